@@ -1,0 +1,112 @@
+package datagram
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"unicode/utf8"
+)
+
+// What a datagram can have wrong with it. Unpack returns these as they are, so
+// that junk costs no allocation.
+var (
+	ErrEmpty    = errors.New("datagram: empty")
+	ErrNotJSON  = errors.New("datagram: not one JSON object")
+	ErrCutOff   = errors.New("datagram: JSON object without its end")
+	ErrNotEvent = errors.New("datagram: a JSON object, but no event")
+)
+
+// Kind says what a payload is.
+type Kind uint8
+
+// The kinds of payload.
+const (
+	KindEvent      Kind = iota + 1 // an event of Tetragon
+	KindAgentInit                  // an agent says who it is
+	KindAgentStats                 // an agent says what it counted
+)
+
+// Payload is what one datagram held.
+type Payload struct {
+	Kind Kind
+	// JSON is one object on one line, without the newline. It is a slice of the
+	// datagram, or of memory of its own if Repaired is true.
+	JSON []byte
+	// Repaired: the datagram held line breaks between its tokens or invalid
+	// UTF-8, either of which would break the output's lines or their readers.
+	Repaired bool
+}
+
+// UnpackJSON reads a datagram of the format json. What it returns is valid
+// JSON in valid UTF-8 on one line, whatever the sender did. It does not
+// allocate unless it has to repair.
+//
+// The errors are ErrEmpty, ErrNotJSON, ErrCutOff and ErrNotEvent.
+func UnpackJSON(datagram []byte) (Payload, error) {
+	if len(datagram) == 0 {
+		return Payload{}, ErrEmpty
+	}
+	s := scanner{text: datagram}
+	if err := s.object(); err != nil {
+		return Payload{}, err
+	}
+	kind := kindOf(datagram[s.start:s.end])
+	if kind == 0 {
+		return Payload{}, ErrNotEvent
+	}
+	p := Payload{Kind: kind, JSON: datagram[s.start:s.end]}
+	if s.nonASCII && !utf8.Valid(p.JSON) {
+		p.JSON, p.Repaired = bytes.ToValidUTF8(p.JSON, []byte("\uFFFD")), true
+	}
+	if s.lineBreak {
+		var line bytes.Buffer
+		if err := json.Compact(&line, p.JSON); err != nil {
+			return Payload{}, ErrNotJSON
+		}
+		p.JSON, p.Repaired = line.Bytes(), true
+	}
+	return p, nil
+}
+
+// kindOf tells a payload's kind from its first members. Our own events begin
+// with "@timestamp" and "event"; protojson writes fields in the order of their
+// descriptor, so an event of Tetragon begins with its kind, and one of a kind
+// that this release does not know with one of the fields after it.
+func kindOf(object []byte) Kind {
+	key, rest := firstString(object[1:])
+	switch string(key) {
+	case "@timestamp":
+		_, rest = firstString(rest)
+		if key, rest = firstString(rest); string(key) != "event" {
+			return 0
+		}
+		switch value, _ := firstString(rest); string(value) {
+		case "agent_init":
+			return KindAgentInit
+		case "agent_stats":
+			return KindAgentStats
+		}
+		return 0
+	case "test", "rate_limit_info", "node_name", "time", "aggregation_info", "cluster_name", "node_labels":
+		return KindEvent
+	}
+	if bytes.HasPrefix(key, []byte("process_")) {
+		return KindEvent
+	}
+	return 0
+}
+
+// firstString returns what stands between the next two quotes and what follows
+// them. The keys and values that kindOf looks for hold no escapes.
+func firstString(text []byte) (value, rest []byte) {
+	open := bytes.IndexByte(text, '"')
+	if open < 0 {
+		return nil, nil
+	}
+	text = text[open+1:]
+	end := bytes.IndexByte(text, '"')
+	if end < 0 {
+		return nil, nil
+	}
+	return text[:end], text[end+1:]
+}

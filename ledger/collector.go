@@ -1,0 +1,106 @@
+package ledger
+
+import "fmt"
+
+// Collector is the account of one collector process. Its JSON form is the file
+// that --account writes. All figures are events where the name does not say
+// otherwise; agent_init and agent_stats are not events.
+type Collector struct {
+	Side      string `json:"side"` // always "collector"
+	Datagrams uint64 `json:"datagrams"`
+	Bytes     uint64 `json:"bytes"` // UDP payload of these datagrams
+
+	// Undecodable counts datagrams.
+	Undecodable Faults   `json:"undecodable_datagrams"`
+	Observed    Observed `json:"observed"`
+
+	Received  uint64 `json:"received"`  // events decoded, each counted once
+	Dropped   Drops  `json:"dropped"`   // received, then lost before the sink had them
+	Queued    uint64 `json:"queued"`    // received, waiting for the sink
+	Delivered uint64 `json:"delivered"` // the sink's write returned without error
+
+	// Closes is nil while the end of a stream is not known.
+	Closes *bool   `json:"closes"`
+	Agents []Agent `json:"agents"`
+}
+
+// Observed holds figures of the kernel: beside the account, never in it.
+type Observed struct {
+	// SocketDropped counts what the receive queue had no room for: datagrams,
+	// or with GRO whole super-packets. Scope: the collector's sockets.
+	SocketDropped uint64 `json:"socket_dropped"`
+}
+
+// Agent is what one host's exporter processes sent.
+type Agent struct {
+	Hostname string        `json:"hostname"` // empty: no agent_init came
+	Restarts uint64        `json:"restarts"`
+	Streams  []AgentStream `json:"streams"`
+}
+
+// AgentStream is one stream as the collector saw it. A nil figure is unknown,
+// because the format carries no numbers.
+type AgentStream struct {
+	Stream          string  `json:"stream"` // the stream id, or the source address where the format carries none
+	Announced       *uint64 `json:"announced"`
+	Received        uint64  `json:"received"`
+	Duplicate       *uint64 `json:"duplicate"`
+	Late            *uint64 `json:"late"`
+	Incomplete      *uint64 `json:"incomplete"`
+	Missing         *uint64 `json:"missing"`
+	RefusedBySender *uint64 `json:"refused_by_sender"`
+	Ended           string  `json:"ended"` // "goodbye" or "unknown"
+	// Sender is the exporter's own account, as it last announced it.
+	Sender map[string]uint64 `json:"sender"`
+}
+
+// Check returns nil if nothing between socket and sink is unaccounted for, and
+// otherwise an error with both sides of the equation that does not hold.
+func (c *Collector) Check() error {
+	if found := c.Delivered + c.Dropped.Total() + c.Queued; c.Received != found {
+		return fmt.Errorf("ledger: received %d, but delivered %d + dropped %d + queued %d = %d",
+			c.Received, c.Delivered, c.Dropped.Total(), c.Queued, found)
+	}
+	var streams uint64
+	for _, a := range c.Agents {
+		for _, s := range a.Streams {
+			streams += s.Received
+			if s.Announced == nil || s.Missing == nil || s.RefusedBySender == nil {
+				continue
+			}
+			if found := s.Received + *s.Missing + *s.RefusedBySender; *s.Announced != found {
+				return fmt.Errorf("ledger: stream %s: announced %d, but received %d + missing %d + refused by the sender %d = %d",
+					s.Stream, *s.Announced, s.Received, *s.Missing, *s.RefusedBySender, found)
+			}
+		}
+	}
+	if streams != c.Received {
+		return fmt.Errorf("ledger: received %d, but the agents' streams received %d", c.Received, streams)
+	}
+	return nil
+}
+
+// Close sets Closes: false if [Collector.Check] fails, true if in addition
+// every stream said goodbye, and nil otherwise. It returns Check's error.
+func (c *Collector) Close() error {
+	err := c.Check()
+	closes := err == nil
+	c.Closes = &closes
+	if err != nil {
+		return err
+	}
+	for _, a := range c.Agents {
+		for _, s := range a.Streams {
+			if s.Ended != EndedGoodbye {
+				c.Closes = nil
+			}
+		}
+	}
+	return nil
+}
+
+// The values of [AgentStream.Ended].
+const (
+	EndedGoodbye = "goodbye" // the exporter announced its last figures
+	EndedUnknown = "unknown" // it has not, or not yet
+)

@@ -1,0 +1,69 @@
+package ledger
+
+import "fmt"
+
+// Exporter is the account of one exporter process. Its JSON form is the file
+// that --account writes. All figures are events where the name does not say
+// otherwise.
+type Exporter struct {
+	Side string `json:"side"` // always "exporter"
+
+	// Intake: what came from the source.
+	Seen     uint64 `json:"seen"`     // every event the source handed over
+	Excluded uint64 `json:"excluded"` // the exporter's own network calls, left out on purpose
+	Dropped  Drops  `json:"dropped"`  // lost before any stream took them
+
+	// The subscription to Tetragon. What happened while it was broken nobody
+	// can count, so its breaks and their length are stated.
+	SubscriptionBreaks uint64 `json:"subscription_breaks"`
+	BlindMS            uint64 `json:"blind_ms"` // milliseconds without a subscription
+
+	// Upstream is what Tetragon itself lost before the exporter, by stage; nil
+	// is unknown. It never enters the equation.
+	Upstream map[string]*uint64 `json:"upstream"`
+
+	Closes  *bool    `json:"closes"`
+	Streams []Stream `json:"streams"`
+}
+
+// Stream is the account of one destination.
+type Stream struct {
+	Stream      string `json:"stream"` // the stream id, 16 hexadecimal digits
+	Destination string `json:"destination"`
+	Dropped     Drops  `json:"dropped"` // lost after intake, on the way to this destination
+	// Sent: the kernel took the datagram, or failed without proof that nothing
+	// left.
+	Sent      uint64 `json:"sent"`
+	Queued    uint64 `json:"queued"` // taken, not yet sent
+	Datagrams uint64 `json:"datagrams"`
+	Bytes     uint64 `json:"bytes"` // UDP payload of these datagrams
+	Truncated uint64 `json:"truncated"`
+}
+
+// UpstreamStages are the places where Tetragon can lose an event before an
+// exporter sees it, in the order an event passes them.
+func UpstreamStages() []string {
+	return []string{"bpf_missed", "ring_buffer", "event_queue", "listener_overflow_all_clients"}
+}
+
+// Check returns nil if the account closes for each stream, and otherwise an
+// error that names the stream and both sides of the equation.
+func (e *Exporter) Check() error {
+	for i := range e.Streams {
+		s := &e.Streams[i]
+		intake, stream := e.Dropped.Total(), s.Dropped.Total()
+		if found := e.Excluded + intake + stream + s.Sent + s.Queued; e.Seen != found {
+			return fmt.Errorf("ledger: stream %s to %s: seen %d, but excluded %d + dropped at intake %d + dropped by the stream %d + sent %d + queued %d = %d",
+				s.Stream, s.Destination, e.Seen, e.Excluded, intake, stream, s.Sent, s.Queued, found)
+		}
+	}
+	return nil
+}
+
+// Close sets Closes by [Exporter.Check] and returns its error.
+func (e *Exporter) Close() error {
+	err := e.Check()
+	closes := err == nil
+	e.Closes = &closes
+	return err
+}

@@ -1,0 +1,151 @@
+package ledger
+
+import "fmt"
+
+// Reason says why an event was lost. Its text, as [Reason.String] gives it, is
+// the key in accounts and the label in metrics, and does not change between
+// releases.
+type Reason uint8
+
+// The reasons of the exporter, of the collector, and the one of both.
+const (
+	// QueueFull (exporter): the queue, bounded in bytes, had no room. Tetragon
+	// sent faster than the destinations took.
+	QueueFull Reason = iota
+	// Invalid (exporter): what was given to Send could not be marshalled, or
+	// what was given to SendJSON is not one JSON object.
+	Invalid
+	// Untranscodable (exporter): neither the transcoder nor protojson could
+	// make JSON of the message.
+	Untranscodable
+	// Oversize (exporter): longer than one datagram of the destination may be.
+	Oversize
+	// DestinationFull (exporter): the destination's own buffer was full while
+	// other destinations went on.
+	DestinationFull
+	// Refused (exporter): the destination's host answered port unreachable, and
+	// the second try of the same datagram failed too.
+	Refused
+	// NotPermitted (exporter): the host's packet filter, or a full conntrack
+	// table, refused the datagram twice (EPERM).
+	NotPermitted
+	// TooLarge (exporter): the kernel refused the datagram for its size
+	// (EMSGSIZE).
+	TooLarge
+	// SendFailed (exporter): the kernel refused the datagram for another cause.
+	SendFailed
+
+	// SinkFull (collector): the queue before the sink had no room. The sink
+	// writes slower than datagrams arrive.
+	SinkFull
+	// SinkFailed (collector): the sink returned an error.
+	SinkFailed
+
+	// Shutdown (both): still queued when the time to stop was over.
+	Shutdown
+
+	numReasons
+)
+
+var reasonTexts = [numReasons]string{
+	QueueFull:       "queue_full",
+	Invalid:         "invalid",
+	Untranscodable:  "untranscodable",
+	Oversize:        "oversize",
+	DestinationFull: "destination_full",
+	Refused:         "refused",
+	NotPermitted:    "not_permitted",
+	TooLarge:        "too_large",
+	SendFailed:      "send_failed",
+	SinkFull:        "sink_full",
+	SinkFailed:      "sink_failed",
+	Shutdown:        "shutdown",
+}
+
+// String returns the reason's fixed text, or "reason(N)" for an unknown one.
+func (r Reason) String() string {
+	if r < numReasons {
+		return reasonTexts[r]
+	}
+	return fmt.Sprintf("reason(%d)", uint8(r))
+}
+
+// Reasons returns all reasons in their order.
+func Reasons() []Reason {
+	list := make([]Reason, numReasons)
+	for i := range list {
+		list[i] = Reason(i)
+	}
+	return list
+}
+
+// Drops counts lost events by reason. The zero value is no loss. It is a plain
+// value: whoever owns it counts in it, and a copy is a snapshot.
+type Drops [numReasons]uint64
+
+// Total returns the events lost for any reason.
+func (d *Drops) Total() uint64 { return sum(d[:]) }
+
+// String returns the reasons that occurred with their counts, as
+// "oversize 2, shutdown 1", or "none".
+func (d *Drops) String() string { return countsText(reasonTexts[:], d[:]) }
+
+// MarshalJSON writes an object with one member for each reason that occurred,
+// in the order of [Reasons].
+func (d Drops) MarshalJSON() ([]byte, error) { return appendCounts(nil, reasonTexts[:], d[:]), nil }
+
+// UnmarshalJSON reads what MarshalJSON wrote; an unknown reason is an error.
+func (d *Drops) UnmarshalJSON(text []byte) error { return readCounts(text, reasonTexts[:], d[:]) }
+
+// Fault says why a datagram could not be decoded. Such a datagram is counted,
+// never logged one by one, and never added to events: nobody can know how many
+// were in it.
+type Fault uint8
+
+// The faults a collector counts.
+const (
+	// FaultEmpty: a datagram without a byte.
+	FaultEmpty Fault = iota
+	// FaultTruncated: longer than the collector's buffer; the kernel cut it.
+	FaultTruncated
+	// FaultNotJSON: its bytes are not one JSON object.
+	FaultNotJSON
+	// FaultCutOff: the beginning of a JSON object without its end.
+	FaultCutOff
+	// FaultNotEvent: one JSON object, but not an event of Tetragon nor of an
+	// agent.
+	FaultNotEvent
+
+	numFaults
+)
+
+var faultTexts = [numFaults]string{
+	FaultEmpty:     "empty",
+	FaultTruncated: "truncated",
+	FaultNotJSON:   "not_json",
+	FaultCutOff:    "cut_off",
+	FaultNotEvent:  "not_an_event",
+}
+
+// String returns the fault's fixed text, or "fault(N)" for an unknown one.
+func (f Fault) String() string {
+	if f < numFaults {
+		return faultTexts[f]
+	}
+	return fmt.Sprintf("fault(%d)", uint8(f))
+}
+
+// Faults counts undecodable datagrams by fault. The zero value is none.
+type Faults [numFaults]uint64
+
+// Total returns the undecodable datagrams.
+func (f *Faults) Total() uint64 { return sum(f[:]) }
+
+// String returns the faults that occurred with their counts, or "none".
+func (f *Faults) String() string { return countsText(faultTexts[:], f[:]) }
+
+// MarshalJSON writes an object with one member for each fault that occurred.
+func (f Faults) MarshalJSON() ([]byte, error) { return appendCounts(nil, faultTexts[:], f[:]), nil }
+
+// UnmarshalJSON reads what MarshalJSON wrote; an unknown fault is an error.
+func (f *Faults) UnmarshalJSON(text []byte) error { return readCounts(text, faultTexts[:], f[:]) }

@@ -1,0 +1,55 @@
+package ledger
+
+import "fmt"
+
+// AppendText appends the account as lines for an operator, who reads from the
+// source to the network.
+func (e *Exporter) AppendText(dst []byte) []byte {
+	dst = fmt.Appendf(dst, "exporter account (events): %s\n", verdict(e.Closes))
+	dst = fmt.Appendf(dst, "  seen %d = excluded %d + dropped + sent + queued; dropped at intake: %s\n",
+		e.Seen, e.Excluded, e.Dropped.String())
+	for _, s := range e.Streams {
+		dst = fmt.Appendf(dst, "  stream %s to %s: sent %d, queued %d, dropped: %s; %d datagrams, %d bytes\n",
+			s.Stream, s.Destination, s.Sent, s.Queued, s.Dropped.String(), s.Datagrams, s.Bytes)
+	}
+	return fmt.Appendf(dst, "  subscription breaks %d, blind %d ms\n", e.SubscriptionBreaks, e.BlindMS)
+}
+
+// AppendText appends the account as lines for an operator, who reads from the
+// network to the sink.
+func (c *Collector) AppendText(dst []byte) []byte {
+	dst = fmt.Appendf(dst, "collector account (events): %s\n", verdict(c.Closes))
+	dst = fmt.Appendf(dst, "  received %d = delivered %d + queued %d + dropped: %s\n",
+		c.Received, c.Delivered, c.Queued, c.Dropped.String())
+	dst = fmt.Appendf(dst, "  %d datagrams, %d bytes; undecodable datagrams: %s; observed: the sockets dropped %d\n",
+		c.Datagrams, c.Bytes, c.Undecodable.String(), c.Observed.SocketDropped)
+	for _, a := range c.Agents {
+		name := a.Hostname
+		if name == "" {
+			name = "(no agent_init)"
+		}
+		dst = fmt.Appendf(dst, "  agent %s: restarts %d\n", name, a.Restarts)
+		for _, s := range a.Streams {
+			dst = fmt.Appendf(dst, "    stream %s: announced %s, received %d, missing %s, end %s\n",
+				s.Stream, figure(s.Announced), s.Received, figure(s.Missing), s.Ended)
+		}
+	}
+	return dst
+}
+
+func verdict(closes *bool) string {
+	switch {
+	case closes == nil:
+		return "nothing lost here; the end of a stream is not known"
+	case *closes:
+		return "closes"
+	}
+	return "DOES NOT CLOSE"
+}
+
+func figure(n *uint64) string {
+	if n == nil {
+		return "unknown"
+	}
+	return fmt.Sprint(*n)
+}
