@@ -1,0 +1,87 @@
+package metadata
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// The constant values of an agent_init.
+const (
+	EventAgentInit = "agent_init"
+	OSLinux        = "linux"
+	UptimeInit     = "initialized at 0"
+
+	// Unknown stands where a fact could not be read.
+	Unknown = "unknown"
+)
+
+// MetadataEvent is the agent_init event. Its fields stand in the order in
+// which they are written. It is a plain value; nothing changes it after
+// [NewEvent] made it.
+type MetadataEvent struct {
+	Timestamp       string `json:"@timestamp"` // RFC 3339, UTC: when the event was made
+	Event           string `json:"event"`      // EventAgentInit
+	TetragonVersion string `json:"tetragon_version"`
+	BuildCommit     string `json:"build_commit,omitempty"`
+	BuildDate       string `json:"build_date,omitempty"`
+	Hostname        string `json:"hostname"`
+	OS              string `json:"os"`
+	KernelVersion   string `json:"kernel_version"`
+	PID             int    `json:"pid"`
+	UDPDestination  string `json:"udp_destination"` // host:port, as asked for
+	UDPBufferSize   int    `json:"udp_buffer_size"` // bytes of socket send buffer, as asked for
+	Uptime          string `json:"uptime"`
+}
+
+// NewMetadataEvent returns an event about this process and host as they are
+// now, for a destination given as host:port and a send buffer in bytes. The
+// version of Tetragon is unknown here; [NewEvent] takes it as a fact.
+func NewMetadataEvent(udpDestination string, udpBufferSize int) *MetadataEvent {
+	facts := HostFacts()
+	facts.UDPDestination, facts.UDPBufferSize = udpDestination, udpBufferSize
+	return NewEvent(facts)
+}
+
+// NewEvent returns the event that states the facts. An empty fact that has no
+// meaning of its own becomes [Unknown]; a zero Time becomes now.
+func NewEvent(f Facts) *MetadataEvent {
+	if f.Time.IsZero() {
+		f.Time = time.Now()
+	}
+	return &MetadataEvent{
+		Timestamp:       f.Time.UTC().Format(time.RFC3339Nano),
+		Event:           EventAgentInit,
+		TetragonVersion: orUnknown(f.TetragonVersion),
+		BuildCommit:     f.BuildCommit,
+		BuildDate:       f.BuildDate,
+		Hostname:        orUnknown(f.Hostname),
+		OS:              OSLinux,
+		KernelVersion:   orUnknown(f.KernelVersion),
+		PID:             f.PID,
+		UDPDestination:  f.UDPDestination,
+		UDPBufferSize:   f.UDPBufferSize,
+		Uptime:          UptimeInit,
+	}
+}
+
+// ToJSON returns the event as one JSON object without a newline, in memory of
+// its own. Invalid UTF-8 in a fact becomes U+FFFD. It does not fail today; the
+// error is there for renderings that can.
+func (e *MetadataEvent) ToJSON() ([]byte, error) {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false) // a log is no HTML: keep < > & readable
+	if err := encoder.Encode(e); err != nil {
+		return nil, fmt.Errorf("metadata: writing agent_init as JSON: %w", err)
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte{'\n'}), nil
+}
+
+func orUnknown(fact string) string {
+	if fact == "" {
+		return Unknown
+	}
+	return fact
+}
