@@ -1,0 +1,153 @@
+package transcode
+
+import (
+	"encoding/base64"
+	"math/bits"
+	"unicode/utf8"
+)
+
+// textSlack is the room that text leaves behind a string: for the closing
+// quote, the longest escape sequence, and what follows without asking again.
+const textSlack = headroom
+
+// text writes s as the rest of a JSON string: the opening quote stands already.
+func (t *Transcoder) text(n int, s []byte) int {
+	if len(t.buf)-n < len(s)+textSlack {
+		t.grow(n, len(s)+textSlack)
+	}
+	buf := t.buf
+	if len(s) < 8 {
+		return t.shortText(n, s)
+	}
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		w := load64(s, i)
+		store64(buf, n+i, w)
+		if m := special(w); m != 0 {
+			return t.escape(n, s, i+bits.TrailingZeros64(m)>>3)
+		}
+	}
+	if i < len(s) {
+		i = len(s) - 8 // overlaps bytes that are copied already
+		w := load64(s, i)
+		store64(buf, n+i, w)
+		if m := special(w); m != 0 {
+			return t.escape(n, s, i+bits.TrailingZeros64(m)>>3)
+		}
+	}
+	n += len(s)
+	buf[n] = '"'
+	return n + 1
+}
+
+// shortText is text for less than eight bytes. There is room.
+func (t *Transcoder) shortText(n int, s []byte) int {
+	w := uint64(ones * ' ')
+	buf := t.buf
+	switch {
+	case len(s) >= 4:
+		lo, hi := load32(s, 0), load32(s, len(s)-4)
+		store32(buf, n, lo)
+		store32(buf, n+len(s)-4, hi)
+		w = uint64(lo) | uint64(hi)<<32
+	case len(s) > 0:
+		a, b, c := s[0], s[len(s)>>1], s[len(s)-1]
+		buf[n], buf[n+len(s)>>1], buf[n+len(s)-1] = a, b, c
+		w = w<<24 | uint64(a) | uint64(b)<<8 | uint64(c)<<16
+	}
+	if special(w) != 0 {
+		return t.escape(n, s, 0)
+	}
+	n += len(s)
+	buf[n] = '"'
+	return n + 1
+}
+
+// escapes holds the letter of a character's short escape sequence, 'u' for the
+// long one, and 0 for a character that stands for itself.
+var escapes = func() (table [utf8.RuneSelf]byte) {
+	for c := range ' ' {
+		table[c] = 'u'
+	}
+	table['\b'], table['\f'], table['\n'], table['\r'], table['\t'] = 'b', 'f', 'n', 'r', 't'
+	table['"'], table['\\'] = '"', '\\'
+	return table
+}()
+
+const hexDigits = "0123456789abcdef"
+
+// escape is text for a string that needs more than copying; its first i bytes
+// are copied already.
+//
+// Each maximal run of invalid UTF-8 becomes one U+FFFD, as strings.ToValidUTF8
+// does it, and is counted.
+func (t *Transcoder) escape(n int, s []byte, i int) int {
+	n, s = n+i, s[i:]
+	for len(s) > 0 {
+		if len(t.buf)-n < len(s)+textSlack {
+			t.grow(n, len(s)+textSlack)
+		}
+		buf := t.buf
+		if len(s) >= 8 {
+			w := load64(s, 0)
+			store64(buf, n, w)
+			clean := bits.TrailingZeros64(special(w)) >> 3
+			n, s = n+clean, s[clean:]
+			if clean == 8 {
+				continue
+			}
+		}
+		switch c := s[0]; {
+		case c >= utf8.RuneSelf:
+			r, size := utf8.DecodeRune(s)
+			if r == utf8.RuneError && size == 1 {
+				size = invalidRun(s)
+				n += copy(buf[n:], "\uFFFD")
+				t.info.Repaired++
+			} else {
+				n += copy(buf[n:], s[:size])
+			}
+			s = s[size:]
+		case escapes[c] == 0:
+			buf[n] = c
+			n, s = n+1, s[1:]
+		case escapes[c] == 'u':
+			n += copy(buf[n:], `\u00`)
+			buf[n], buf[n+1] = hexDigits[c>>4], hexDigits[c&15]
+			n, s = n+2, s[1:]
+		default:
+			buf[n], buf[n+1] = '\\', escapes[c]
+			n, s = n+2, s[1:]
+		}
+	}
+	if len(t.buf) == n {
+		t.grow(n, textSlack)
+	}
+	t.buf[n] = '"'
+	return n + 1
+}
+
+// invalidRun returns the length of the run of invalid bytes that s begins with.
+func invalidRun(s []byte) int {
+	i := 1
+	for i < len(s) {
+		if r, size := utf8.DecodeRune(s[i:]); r != utf8.RuneError || size != 1 {
+			break
+		}
+		i++
+	}
+	return i
+}
+
+// base64 writes s in standard base64 with padding and the closing quote; the
+// opening one stands already.
+func (t *Transcoder) base64(n int, s []byte) int {
+	size := base64.StdEncoding.EncodedLen(len(s))
+	if len(t.buf)-n < size+textSlack {
+		t.grow(n, size+textSlack)
+	}
+	base64.StdEncoding.Encode(t.buf[n:], s)
+	n += size
+	t.buf[n] = '"'
+	return n + 1
+}

@@ -1,0 +1,163 @@
+package transcode
+
+import "errors"
+
+// Errors of [Transcoder.Append]; test with errors.Is.
+var (
+	// ErrMalformed: the bytes are not protobuf wire format, or are cut off.
+	ErrMalformed = errors.New("transcode: malformed protobuf message")
+	// ErrRange: a Timestamp or Duration outside the range that its definition
+	// gives it, which has no JSON form. protojson refuses it as well.
+	ErrRange = errors.New("transcode: Timestamp or Duration out of range")
+	// ErrDepth: messages nested more than 100 deep.
+	ErrDepth = errors.New("transcode: message nested too deep")
+	// ErrUnsupported: a type that needs protojson, see [Compile].
+	ErrUnsupported = errors.New("transcode: unsupported type")
+)
+
+// maxDepth bounds the recursion. GetEventsResponse needs 7.
+const maxDepth = 100
+
+// Options of a [Transcoder]. The zero value is a working one.
+type Options struct {
+	// CacheBytes bounds the memory of the memo of rendered sub-messages, in
+	// bytes. 0 switches it off.
+	CacheBytes int
+	// Fallback is called for a message that cannot be transcoded, if not nil. It
+	// appends the JSON of the message to dst and returns the longer slice, in the
+	// way of protojson.MarshalOptions.MarshalAppend; if it fails too, its error is
+	// the one returned. It must not keep dst or wire.
+	Fallback func(dst, wire []byte) ([]byte, error)
+}
+
+// Info tells what was particular about one message. The zero value says that
+// nothing was.
+type Info struct {
+	// Repaired is the number of runs of invalid UTF-8 that became one U+FFFD each.
+	Repaired int
+	// Unknown is the number of fields that the descriptor does not have, which the
+	// JSON leaves out, and of enum numbers without a name, which it shows as
+	// numbers: both mean a sender newer than the program.
+	Unknown int
+	// Fallback says that Options.Fallback made the JSON.
+	Fallback bool
+}
+
+// Transcoder turns protobuf messages into JSON. It holds the buffers, and the
+// memo, of its one owner: it is not safe for concurrent use. Make one with
+// [Program.NewTranscoder] for each goroutine.
+type Transcoder struct {
+	program  *Program
+	fallback func(dst, wire []byte) ([]byte, error)
+
+	buf   []byte // the output up to its capacity; empty between calls
+	info  Info
+	fault fault
+	depth int
+	late  []span // fields put off by the fast form, innermost message last
+
+	occurrences []occurrence // of the careful form, innermost message last
+	entries     []entry      // of maps, innermost last
+	joined      []byte       // sub-messages put together from several occurrences
+
+	day  int64    // what date shows, in days since 1970-01-01
+	date [12]byte // `"YYYY-MM-DDT`
+}
+
+// NewTranscoder makes a transcoder for p. It allocates its memory as messages
+// come, and nothing any more once warm.
+func (p *Program) NewTranscoder(o Options) *Transcoder {
+	return &Transcoder{program: p, fallback: o.Fallback}
+}
+
+// Append appends the JSON of the message in wire to dst and returns the longer
+// slice.
+//
+// The JSON is what protojson writes with UseProtoNames, without its random
+// spaces. Where protojson refuses, for invalid UTF-8, Append repairs and counts
+// it in Info. What is left out as unknown is counted too.
+//
+// dst may be nil; its spare capacity serves as working memory, and is
+// overwritten beyond the result. wire is read and not kept. On error dst comes
+// back as it was, with one of the errors above or the fallback's, and Info
+// holds zeros.
+func (t *Transcoder) Append(dst, wire []byte) ([]byte, Info, error) {
+	t.buf = dst[:cap(dst)]
+	n := t.render(len(dst), wire)
+	out := t.buf
+	t.buf = nil
+	if n >= 0 {
+		return out[:n], t.info, nil
+	}
+	if t.fallback != nil {
+		out, err := t.fallback(dst, wire)
+		if err != nil {
+			return dst, Info{}, err
+		}
+		return out, Info{Fallback: true}, nil
+	}
+	return dst, Info{}, t.fault.err()
+}
+
+// render writes the message at buf[n:]: in the fast form, which relies on the
+// order in which Go's marshaller writes, or else in the careful one, which
+// relies on nothing.
+func (t *Transcoder) render(n int, wire []byte) int {
+	t.reset()
+	root := t.program.root
+	if root.shape == shapeObject {
+		end := t.message(root, wire, n)
+		// A value out of range may be the first half of one that is not.
+		if end >= 0 || t.fault != faultOrder && t.fault != faultRange {
+			return end
+		}
+		t.reset()
+	}
+	return t.carefulMessage(root, wire, n)
+}
+
+func (t *Transcoder) reset() {
+	t.info, t.fault, t.depth = Info{}, faultNone, 0
+	t.late, t.occurrences, t.entries, t.joined = t.late[:0], t.occurrences[:0], t.entries[:0], t.joined[:0]
+}
+
+// fault is an error without the cost of one.
+type fault uint8
+
+const (
+	faultNone fault = iota
+	faultOrder
+	faultMalformed
+	faultRange
+	faultDepth
+	faultUnsupported
+)
+
+func (f fault) err() error {
+	switch f {
+	case faultRange:
+		return ErrRange
+	case faultDepth:
+		return ErrDepth
+	case faultUnsupported:
+		return ErrUnsupported
+	}
+	return ErrMalformed
+}
+
+// fail notes what went wrong and returns the position that says so.
+func (t *Transcoder) fail(f fault) int {
+	t.fault = f
+	return -1
+}
+
+// headroom is the room that a field's code finds in the buffer: enough for a
+// key of maxKey bytes, a value of fixed size, and brackets.
+const headroom = 192
+
+// grow makes room for need bytes at buf[n:], and some more.
+func (t *Transcoder) grow(n, need int) {
+	bigger := make([]byte, max(2*len(t.buf), n+need+headroom, 1024))
+	copy(bigger, t.buf[:n])
+	t.buf = bigger
+}
