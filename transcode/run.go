@@ -25,6 +25,14 @@ func (t *Transcoder) message(m *message, wire []byte, n int) int {
 	return t.closeObject(start, n)
 }
 
+// sub is message for a sub-message.
+func (t *Transcoder) sub(m *message, wire []byte, n int) int {
+	if t.memo != nil && t.depth >= memoDepth && len(wire) >= minMemo && len(wire) <= maxMemo {
+		return t.memoized(m, wire, n)
+	}
+	return t.message(m, wire, n)
+}
+
 // closeObject turns the comma of the first field into the opening brace.
 func (t *Transcoder) closeObject(start, n int) int {
 	if len(t.buf)-n < 2 {
@@ -102,7 +110,7 @@ func (t *Transcoder) fields(m *message, wire []byte, n int) int {
 				n = t.text(t.key(f, n), v)
 			}
 		case opMessage:
-			n = t.message(f.sub, v, t.key(f, n))
+			n = t.sub(f.sub, v, t.key(f, n))
 		case opMessages:
 			n, i = t.messages(f, v, wire, i, n)
 		case opUint32:
@@ -200,7 +208,7 @@ func (f *field) again(wire []byte, i int) (next int, ok bool) {
 func (t *Transcoder) messages(f *field, v, wire []byte, i, n int) (end, next int) {
 	n = t.key(f, n)
 	for {
-		if n = t.message(f.sub, v, n); n < 0 {
+		if n = t.sub(f.sub, v, n); n < 0 {
 			return n, i
 		}
 		if len(t.buf)-n < headroom {

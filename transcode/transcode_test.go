@@ -36,6 +36,16 @@ func newTranscoder(t testing.TB, md protoreflect.MessageDescriptor) *transcode.T
 	return program.NewTranscoder(transcode.Options{})
 }
 
+// withMemo makes a transcoder with a memo so small that it overwrites itself.
+func withMemo(t testing.TB) *transcode.Transcoder {
+	t.Helper()
+	program, err := transcode.Compile(eventType)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return program.NewTranscoder(transcode.Options{CacheBytes: 256 << 10})
+}
+
 // oracle is the JSON that protojson makes of wire.
 func oracle(m proto.Message, wire []byte) ([]byte, error) {
 	if err := proto.Unmarshal(wire, m); err != nil {
@@ -95,6 +105,7 @@ func TestRecordingsEqualProtojson(t *testing.T) {
 	f := func(name string) {
 		t.Run(name, func(t *testing.T) {
 			tc := newTranscoder(t, eventType)
+			memo := withMemo(t)
 			var dst []byte
 			var event tetragon.GetEventsResponse
 			for i, wire := range recording(t, name) {
@@ -110,6 +121,11 @@ func TestRecordingsEqualProtojson(t *testing.T) {
 					t.Fatalf("event %d\n got %s\nwant %s", i, got, want)
 				}
 				dst = got
+				for range 3 { // seen, stored, found
+					if again, info, err := memo.Append(nil, wire); err != nil || info != (transcode.Info{}) || !bytes.Equal(again, want) {
+						t.Fatalf("event %d with the memo: %+v, %v\n got %s\nwant %s", i, info, err, again, want)
+					}
+				}
 			}
 		})
 	}
