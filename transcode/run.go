@@ -87,7 +87,13 @@ func (t *Transcoder) fields(m *message, wire []byte, n int) int {
 		var x uint64
 		switch tag & 7 {
 		case wireBytes:
-			v, i = chunk(wire, i)
+			// The usual length of one byte, without the call.
+			if rest := wire[i:]; len(rest) > 0 && rest[0] < 0x80 && int(rest[0]) < len(rest) {
+				l := int(rest[0]) + 1
+				v, i = rest[1:l:l], i+l
+			} else {
+				v, i = chunk(wire, i)
+			}
 		case wireVarint:
 			if x, i = uvarint2(wire, i); i >= 0 && f.implicit && f.isZero(x) {
 				continue

@@ -20,6 +20,14 @@ func (t *Transcoder) text(n int, s []byte) int {
 		return t.shortText(n, s)
 	}
 	i := 0
+	for ; i+16 <= len(s); i += 16 {
+		w, x := load64(s, i), load64(s, i+8)
+		store64(buf, n+i, w)
+		store64(buf, n+i+8, x)
+		if special(w)|special(x) != 0 {
+			return t.escape(n, s, i)
+		}
+	}
 	for ; i+8 <= len(s); i += 8 {
 		w := load64(s, i)
 		store64(buf, n+i, w)
@@ -99,15 +107,13 @@ func (t *Transcoder) escape(n int, s []byte, i int) int {
 		}
 		switch c := s[0]; {
 		case c >= utf8.RuneSelf:
-			r, size := utf8.DecodeRune(s)
-			if r == utf8.RuneError && size == 1 {
-				size = invalidRun(s)
-				n += copy(buf[n:], "\uFFFD")
-				t.info.Repaired++
-			} else {
-				n += copy(buf[n:], s[:size])
+			if size := validRun(s); size > 0 {
+				n, s = n+copy(buf[n:], s[:size]), s[size:]
+				continue
 			}
-			s = s[size:]
+			s = s[invalidRun(s):]
+			n += copy(buf[n:], "\uFFFD")
+			t.info.Repaired++
 		case escapes[c] == 0:
 			buf[n] = c
 			n, s = n+1, s[1:]
@@ -125,6 +131,20 @@ func (t *Transcoder) escape(n int, s []byte, i int) int {
 	}
 	t.buf[n] = '"'
 	return n + 1
+}
+
+// validRun returns the length of the run of characters outside ASCII, in valid
+// UTF-8, that s begins with.
+func validRun(s []byte) int {
+	i := 0
+	for i < len(s) && s[i] >= utf8.RuneSelf {
+		r, size := utf8.DecodeRune(s[i:])
+		if r == utf8.RuneError && size == 1 {
+			break
+		}
+		i += size
+	}
+	return i
 }
 
 // invalidRun returns the length of the run of invalid bytes that s begins with.

@@ -1,0 +1,26 @@
+//go:build (amd64 || arm64) && !nounsafe
+
+package transcode
+
+import "unsafe"
+
+// The fixed-size moves without bounds checks, on little-endian processors that
+// allow unaligned access. Callers have checked the bounds; word_plain.go is the
+// twin that checks them again.
+
+func at(b []byte, i int) unsafe.Pointer { return unsafe.Add(unsafe.Pointer(unsafe.SliceData(b)), i) }
+
+// load64 reads eight bytes at b[i:].
+func load64(b []byte, i int) uint64 { return *(*uint64)(at(b, i)) }
+
+// store64 writes eight bytes at b[i:].
+func store64(b []byte, i int, w uint64) { *(*uint64)(at(b, i)) = w }
+
+// load32 reads four bytes at b[i:].
+func load32(b []byte, i int) uint32 { return *(*uint32)(at(b, i)) }
+
+// store32 writes four bytes at b[i:].
+func store32(b []byte, i int, w uint32) { *(*uint32)(at(b, i)) = w }
+
+// store32x8 writes 32 bytes at b[i:].
+func store32x8(b []byte, i int, p *[32]byte) { *(*[32]byte)(at(b, i)) = *p }
