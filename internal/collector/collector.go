@@ -1,0 +1,220 @@
+package collector
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"tetracast/internal/sink"
+	"tetracast/ledger"
+)
+
+// The defaults of [Config].
+const (
+	DefaultReceiveBufferBytes = 32 << 20
+	DefaultQueueBytes         = 64 << 20
+	DefaultFlushInterval      = 100 * time.Millisecond
+	DefaultDrainTimeout       = 900 * time.Millisecond
+)
+
+// logInterval is the least time between two lines about the same trouble.
+const logInterval = time.Minute
+
+// Config says what a collector does. Only Listen and Sink must be set.
+type Config struct {
+	// Listen is the UDP address, host:port. Port 0 takes a free one.
+	Listen string
+	// Format is the format of the datagrams, "json", or "auto", which tells
+	// each datagram's format from its first bytes. Empty: auto.
+	Format string
+	// Sink takes the lines. Run closes it.
+	Sink sink.Sink
+	// ReceiveBufferBytes is the socket's receive buffer asked for. 0:
+	// DefaultReceiveBufferBytes.
+	ReceiveBufferBytes int
+	// QueueBytes bounds the lines between the socket and the sink. 0:
+	// DefaultQueueBytes.
+	QueueBytes int
+	// FlushInterval is how long a line waits for others to share its write. 0:
+	// DefaultFlushInterval.
+	FlushInterval time.Duration
+	// ExitIdle ends Run when no datagram came for so long after the last one.
+	// It first waits for the first one. 0: never.
+	ExitIdle time.Duration
+	// DrainTimeout bounds the time from the end of the context to the return of
+	// Run. 0: DefaultDrainTimeout.
+	DrainTimeout time.Duration
+	// Log takes changes of state, and junk at most once a minute. nil: none.
+	Log *slog.Logger
+}
+
+// withDefaults checks the configuration and fills in what was left out.
+func (c Config) withDefaults() (Config, error) {
+	if c.Sink == nil {
+		return c, errors.New("collector: no sink")
+	}
+	c.Format = cmp.Or(c.Format, "auto")
+	if unpackers[c.Format] == nil {
+		return c, fmt.Errorf("collector: unknown format %q, want one of %s", c.Format, formatNames())
+	}
+	if c.QueueBytes < 0 || c.ReceiveBufferBytes < 0 || c.FlushInterval < 0 || c.ExitIdle < 0 || c.DrainTimeout < 0 {
+		return c, errors.New("collector: a size or duration is negative")
+	}
+	c.ReceiveBufferBytes = cmp.Or(c.ReceiveBufferBytes, DefaultReceiveBufferBytes)
+	c.QueueBytes = cmp.Or(c.QueueBytes, DefaultQueueBytes)
+	c.FlushInterval = cmp.Or(c.FlushInterval, DefaultFlushInterval)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, DefaultDrainTimeout)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+// Collector receives datagrams and hands their events to a sink. Make one with
+// [New]; [Collector.Run] once. Account and Addr are safe for concurrent use.
+type Collector struct {
+	config Config
+	in     receiver
+	unpack unpacker
+
+	wake  chan struct{} // tells the writer that a block is due, or a first line came
+	heard *heard
+
+	mu        sync.Mutex // guards what follows
+	account   ledger.Collector
+	agents    *agents
+	queue     queue
+	closed    bool // nothing more is put into the queue
+	abandoned bool // the writer was given up; the account is final
+	// socketDropped is the socket's last figure, once received is over.
+	received      bool
+	socketDropped uint64
+}
+
+// New binds the socket. It starts no goroutine; datagrams wait in the socket's
+// buffer until [Collector.Run], which is what frees the socket again.
+func New(config Config) (*Collector, error) {
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	in, err := listen(config)
+	if err != nil {
+		return nil, err
+	}
+	return newCollector(config, in), nil
+}
+
+// newCollector takes a configuration with its defaults filled in.
+func newCollector(config Config, in receiver) *Collector {
+	return &Collector{
+		config:  config,
+		in:      in,
+		unpack:  unpackers[config.Format],
+		wake:    make(chan struct{}, 1),
+		heard:   newHeard(config.ExitIdle),
+		account: ledger.Collector{Side: "collector"},
+		agents:  newAgents(maxStreams),
+		queue:   queue{limit: config.QueueBytes},
+	}
+}
+
+// Addr returns the address that the socket is bound to.
+func (c *Collector) Addr() netip.AddrPort { return c.in.addr() }
+
+// Account returns the account as it is at this moment. The memory is the
+// caller's.
+func (c *Collector) Account() ledger.Collector {
+	c.mu.Lock()
+	account := c.account
+	account.Queued = c.queue.events()
+	account.Agents = c.agents.account()
+	received := c.received
+	account.Observed.SocketDropped = c.socketDropped
+	c.mu.Unlock()
+	if !received {
+		account.Observed.SocketDropped = c.in.dropped()
+	}
+	_ = account.Close() // the verdict is in account.Closes
+	return account
+}
+
+// Run receives until ctx ends, or nothing came for Config.ExitIdle. It then
+// takes what the socket still holds, writes the queue out, and closes sink and
+// socket, all within Config.DrainTimeout; events that are queued when that is
+// over are dropped under [ledger.Shutdown].
+//
+// The error is nil after such an end, and otherwise says why the socket or the
+// closing of the sink failed. A sink whose writes fail does not end Run.
+// Every goroutine that Run started has ended when it returns, with one
+// exception: a write of the sink that still blocks after DrainTimeout is given
+// up, its lines count as dropped, and the sink is not closed.
+func (c *Collector) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var wg sync.WaitGroup
+	if c.config.ExitIdle > 0 {
+		wg.Go(func() {
+			if c.heard.awaitIdle(ctx) {
+				stop()
+			}
+		})
+	}
+	interrupted := make(chan time.Time, 1)
+	unhook := context.AfterFunc(ctx, func() {
+		now := time.Now()
+		c.in.interrupt()
+		interrupted <- now
+	})
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		c.write()
+	}()
+
+	err := c.receive()
+	end := time.Now()
+	if !unhook() { // ctx ended: that is when the time to stop began
+		end = <-interrupted
+	}
+	end = end.Add(c.config.DrainTimeout)
+	if err == nil {
+		// Under a flood the socket is never empty: most of the time is the sink's.
+		c.drainSocket(end.Add(-c.config.DrainTimeout * 2 / 3))
+	}
+	c.endReceiving()
+	err = errors.Join(err, c.in.close())
+	stop()
+	wg.Wait()
+	return errors.Join(err, c.finish(written, end))
+}
+
+// finish waits for the writer until the end, and closes the sink.
+func (c *Collector) finish(written <-chan struct{}, end time.Time) error {
+	timer := time.NewTimer(time.Until(end))
+	defer timer.Stop()
+	select {
+	case <-written:
+		return c.config.Sink.Close()
+	case <-timer.C:
+	}
+	c.mu.Lock()
+	lost := c.queue.events()
+	c.account.Dropped[ledger.Shutdown] += lost
+	c.queue = queue{}
+	c.abandoned = true
+	c.mu.Unlock()
+	c.config.Log.Warn("The sink was too slow to take the queue before the end",
+		"events_dropped", lost, "drain_timeout", c.config.DrainTimeout)
+	select {
+	case <-written: // it ended in this moment
+		return c.config.Sink.Close()
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,170 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// drainWait is how long the socket must stay empty at the end until it counts
+// as drained. What a sender on this host sent before is there at once.
+const drainWait = 2 * time.Millisecond
+
+// packet is one datagram as it was received.
+type packet struct {
+	payload   []byte
+	source    netip.AddrPort
+	truncated bool // longer than the buffer; payload is its beginning
+}
+
+// receiver is the socket. Its receive has one caller; the rest is safe for
+// concurrent use.
+type receiver interface {
+	// receive waits for datagrams. They are valid until the next call. The
+	// error is os.ErrDeadlineExceeded after interrupt or the deadline.
+	receive() ([]packet, error)
+	// setDeadline ends the receives from now on at that time.
+	setDeadline(time.Time) error
+	// interrupt ends the receive that waits, and those to come.
+	interrupt()
+	// dropped returns how many datagrams the kernel dropped for want of room.
+	dropped() uint64
+	addr() netip.AddrPort
+	close() error
+}
+
+// receive takes datagrams until the receiver is interrupted or fails.
+func (c *Collector) receive() error {
+	var junk junkLog
+	for {
+		packets, err := c.in.receive()
+		if len(packets) > 0 {
+			c.heard.now()
+			if faulty := c.take(packets); faulty != nil {
+				junk.report(c, faulty)
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+// drainSocket takes what the socket holds, until it is empty or the end comes.
+func (c *Collector) drainSocket(end time.Time) {
+	for now := time.Now(); now.Before(end); now = time.Now() {
+		if c.in.setDeadline(now.Add(drainWait)) != nil {
+			return
+		}
+		packets, err := c.in.receive()
+		c.take(packets)
+		if err != nil {
+			return
+		}
+	}
+}
+
+// take unpacks the datagrams and queues their lines, all under one lock. It
+// returns the last datagram that could not be decoded, if there is one.
+func (c *Collector) take(packets []packet) (faulty *packet) {
+	c.mu.Lock()
+	wasEmpty := c.queue.empty()
+	for i := range packets {
+		p := &packets[i]
+		c.account.Datagrams++
+		c.account.Bytes += uint64(len(p.payload))
+		err := errTruncated
+		if !p.truncated {
+			err = c.unpack(c, p)
+		}
+		if err != nil {
+			c.account.Undecodable[faultOf(err)]++
+			faulty = p
+		}
+	}
+	due := c.queue.full() || wasEmpty && !c.queue.empty()
+	c.mu.Unlock()
+	if due {
+		c.wakeWriter()
+	}
+	return faulty
+}
+
+// endReceiving says that the queue holds all there will be.
+func (c *Collector) endReceiving() {
+	dropped := c.in.dropped()
+	c.mu.Lock()
+	c.received, c.socketDropped = true, dropped
+	c.closed = true
+	c.mu.Unlock()
+	c.wakeWriter()
+}
+
+// junkLog logs that junk comes, at most once in logInterval.
+type junkLog struct {
+	next time.Time
+}
+
+func (j *junkLog) report(c *Collector, last *packet) {
+	now := time.Now()
+	if now.Before(j.next) {
+		return
+	}
+	j.next = now.Add(logInterval)
+	c.mu.Lock()
+	faults := c.account.Undecodable
+	c.mu.Unlock()
+	c.config.Log.Warn("Datagrams that cannot be decoded are counted and left out",
+		"undecodable_datagrams", faults.String(), "last_source", last.source)
+}
+
+// heard knows when the last datagrams came. It reads the clock only if somebody
+// waits for silence.
+type heard struct {
+	exitIdle time.Duration
+	start    time.Time
+	first    chan struct{} // closed when the first datagram came
+	last     atomic.Int64  // nanoseconds since start; 0: nothing came
+}
+
+func newHeard(exitIdle time.Duration) *heard {
+	return &heard{exitIdle: exitIdle, start: time.Now(), first: make(chan struct{})}
+}
+
+// now notes that datagrams came. It has one caller.
+func (h *heard) now() {
+	if h.exitIdle == 0 {
+		return
+	}
+	if h.last.Swap(max(1, int64(time.Since(h.start)))) == 0 {
+		close(h.first)
+	}
+}
+
+// awaitIdle waits until nothing came for exitIdle after the first datagram, and
+// returns false if ctx ended before.
+func (h *heard) awaitIdle(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-h.first:
+	}
+	for {
+		left := h.exitIdle - (time.Since(h.start) - time.Duration(h.last.Load()))
+		if left <= 0 {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(left):
+		}
+	}
+}
