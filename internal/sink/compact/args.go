@@ -134,8 +134,6 @@ func (l *line) credentialArg(arg *tetragon.KprobeArgument) {
 		l.put(cyan, a.CapabilityArg.GetName())
 	case *tetragon.KprobeArgument_UserNsArg:
 		l.put(cyan, fmt.Sprintf("userns level %d uid %d", a.UserNsArg.GetLevel().GetValue(), a.UserNsArg.GetUid().GetValue()))
-	case *tetragon.KprobeArgument_UserNamespaceArg: // of releases before 1.1
-		l.put(cyan, fmt.Sprintf("userns level %d uid %d", a.UserNamespaceArg.GetLevel().GetValue(), a.UserNamespaceArg.GetOwner().GetValue()))
 	case *tetragon.KprobeArgument_CapEffectiveArg:
 		l.put(cyan, "effective "+a.CapEffectiveArg)
 	case *tetragon.KprobeArgument_CapPermittedArg:
@@ -145,7 +143,7 @@ func (l *line) credentialArg(arg *tetragon.KprobeArgument) {
 	case *tetragon.KprobeArgument_KernelCapTArg:
 		l.put(cyan, "capabilities "+a.KernelCapTArg)
 	default:
-		l.raw(cyan, "?") // of a newer Tetragon
+		l.raw(cyan, "?") // of a newer Tetragon, or one before 1.1
 	}
 }
 
