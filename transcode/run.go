@@ -95,7 +95,13 @@ func (t *Transcoder) fields(m *message, wire []byte, n int) int {
 				v, i = chunk(wire, i)
 			}
 		case wireVarint:
-			if x, i = uvarint2(wire, i); i >= 0 && f.implicit && f.isZero(x) {
+			if i < len(wire) && wire[i] < 0x80 {
+				x = uint64(wire[i])
+				i++
+			} else {
+				x, i = uvarint(wire, i)
+			}
+			if f.implicit && i >= 0 && f.isZero(x) {
 				continue
 			}
 		case wireFixed64:
@@ -110,43 +116,50 @@ func (t *Transcoder) fields(m *message, wire []byte, n int) int {
 		if i < 0 || i > len(wire) {
 			return t.fail(faultMalformed)
 		}
+		// The key is written for all alike; what writes no value leaves it behind
+		// the end of the output.
+		k := n + int(f.keyLen)
+		store32x8(t.buf, n, &f.key)
+		if f.keyLen > maxKey {
+			k = t.longKey(f, n)
+		}
 		switch f.op {
 		case opString:
 			if len(v) != 0 || !f.implicit {
-				n = t.text(t.key(f, n), v)
+				n = t.text(k, v)
 			}
 		case opMessage:
-			n = t.sub(f.sub, v, t.key(f, n))
+			n = t.sub(f.sub, v, k)
 		case opMessages:
 			n, i = t.messages(f, v, wire, i, n)
 		case opUint32:
-			n = putUint(t.buf, t.key(f, n), uint64(uint32(x)))
+			n = putUint(t.buf, k, uint64(uint32(x)))
 		case opUint32Value:
-			n = t.uint32Value(f, v, n)
+			n = t.uint32Value(f, v, n, k)
 		case opTimestamp:
-			n = t.fastTimestamp(f, v, n)
+			n = t.fastTimestamp(f, v, n, k)
 		case opEnum:
-			n = t.enumName(f.enum, int32(x), t.key(f, n))
+			n = t.enumName(f.enum, int32(x), k)
 		case opEnums:
 			n = t.enums(f, v, n)
 			if n < 0 {
 				return t.fail(faultMalformed)
 			}
 		case opUint64:
-			n = putUint(t.buf, t.key(f, n), x)
+			n = putUint(t.buf, k, x)
 			t.buf[n] = '"'
 			n++
 		case opInt32:
-			n = putInt(t.buf, t.key(f, n), int64(int32(x)))
+			n = putInt(t.buf, k, int64(int32(x)))
 		case opInt64:
-			n = putInt(t.buf, t.key(f, n), int64(x))
+			n = putInt(t.buf, k, int64(x))
 			t.buf[n] = '"'
 			n++
 		case opBool:
-			n = putBool(t.buf, t.key(f, n), x)
+			n = putBool(t.buf, k, x)
 		case opBytes:
 			if len(v) != 0 || !f.implicit {
-				n = t.base64(t.key(f, n), v)
+				n = t.base64(k, v)
 			}
 		case opStrings:
 			n, i = t.strings(f, v, wire, i, n)
@@ -325,8 +338,9 @@ func (e *enum) run(v []byte) int {
 	return k
 }
 
-// uint32Value writes a google.protobuf.UInt32Value as a number.
-func (t *Transcoder) uint32Value(f *field, v []byte, n int) int {
+// uint32Value writes a google.protobuf.UInt32Value as a number, behind the key
+// that ends at key.
+func (t *Transcoder) uint32Value(f *field, v []byte, n, key int) int {
 	x := uint64(0)
 	if len(v) > 0 {
 		i := -1
@@ -337,11 +351,12 @@ func (t *Transcoder) uint32Value(f *field, v []byte, n int) int {
 			return t.single(f, occurrence{f: f, v: v}, n)
 		}
 	}
-	return putUint(t.buf, t.key(f, n), uint64(uint32(x)))
+	return putUint(t.buf, key, uint64(uint32(x)))
 }
 
-// fastTimestamp writes a google.protobuf.Timestamp.
-func (t *Transcoder) fastTimestamp(f *field, v []byte, n int) int {
+// fastTimestamp writes a google.protobuf.Timestamp, behind the key that ends at
+// key.
+func (t *Transcoder) fastTimestamp(f *field, v []byte, n, key int) int {
 	var seconds, nanos uint64
 	i := 0
 	if i < len(v) && v[i] == 1<<3|wireVarint {
@@ -353,7 +368,7 @@ func (t *Transcoder) fastTimestamp(f *field, v []byte, n int) int {
 	if i != len(v) {
 		return t.single(f, occurrence{f: f, v: v}, n)
 	}
-	return t.timestamp(t.key(f, n), int64(seconds), int32(nanos))
+	return t.timestamp(key, int64(seconds), int32(nanos))
 }
 
 // fastMap writes a map; v is the first entry, the others follow at i.
