@@ -19,7 +19,7 @@ type Program struct {
 // it reaches.
 //
 // It takes under a millisecond for Tetragon's GetEventsResponse (figures in
-// the package comment) and is meant to be called once. The error is
+// the package comment), and is meant to be called once. The error is
 // [ErrUnsupported] if md itself cannot be transcoded: a message set, a type
 // with required fields or extensions, or one of the well-known types Any,
 // Struct, Value, ListValue and FieldMask. Such a type further down is accepted:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"hash/maphash"
 	"math/bits"
+	"unsafe"
 )
 
 // memo keeps the JSON of sub-messages that came twice: the process, parent and
@@ -13,23 +14,24 @@ import (
 // Bytes are found by a seeded hash and verified by comparing all of them. Only
 // what comes a second time is stored, so a first sight costs a hash and one slot
 // touched, and a stream that never repeats itself evicts nothing. The store is a
-// ring: the oldest is overwritten, memory is bounded and never allocated again.
+// ring: it grows to its bound, then the oldest is overwritten.
 type memo struct {
 	seed  maphash.Seed
 	slots []slot
 	mask  uint64
 	ring  []byte
+	most  int    // length up to which the ring grows before it begins anew
 	head  uint64 // bytes ever written, and skipped at the ring's end
 }
 
 // slot is one place of the table; hash chooses it.
 type slot struct {
-	message    *message // the type, for the same bytes mean another thing in another
-	hash       uint64
-	at         uint64 // head when it was written
-	wire, json uint32 // lengths in the ring, one behind the other; 0: empty
-	info       Info
-	door       uint32 // part of the hash of what was seen once and not stored
+	message           *message // the type, for the same bytes mean another thing in another
+	hash              uint64
+	at                uint64 // head when it was written
+	wire, json        uint32 // lengths in the ring, one behind the other; 0: empty
+	repaired, unknown uint32 // as in Info
+	door              uint32 // part of the hash of what was seen once and not stored
 }
 
 const (
@@ -54,7 +56,7 @@ func newMemo(size int) *memo {
 		seed:  maphash.MakeSeed(),
 		slots: make([]slot, slots),
 		mask:  uint64(slots - 1),
-		ring:  make([]byte, size-slots*64),
+		most:  size - slots*int(unsafe.Sizeof(slot{})),
 	}
 }
 
@@ -70,8 +72,8 @@ func (t *Transcoder) memoized(m *message, wire []byte, n int) int {
 			if len(t.buf)-n < int(s.json)+headroom {
 				t.grow(n, int(s.json)+headroom)
 			}
-			t.info.Repaired += s.info.Repaired
-			t.info.Unknown += s.info.Unknown
+			t.info.Repaired += int(s.repaired)
+			t.info.Unknown += int(s.unknown)
 			return n + copy(t.buf[n:], c.ring[at:at+int(s.json)])
 		}
 	}
@@ -80,8 +82,13 @@ func (t *Transcoder) memoized(m *message, wire []byte, n int) int {
 	if door := uint32(h >> 32); s.door != door {
 		s.door = door
 	} else if end >= 0 {
-		info := Info{Repaired: t.info.Repaired - before.Repaired, Unknown: t.info.Unknown - before.Unknown}
-		c.store(s, slot{message: m, hash: h, info: info, door: door}, wire, t.buf[n:end])
+		c.store(s, slot{
+			message:  m,
+			hash:     h,
+			repaired: uint32(t.info.Repaired - before.Repaired),
+			unknown:  uint32(t.info.Unknown - before.Unknown),
+			door:     door,
+		}, wire, t.buf[n:end])
 	}
 	return end
 }
@@ -89,8 +96,13 @@ func (t *Transcoder) memoized(m *message, wire []byte, n int) int {
 // store puts an entry into the ring, and what says where it is into s.
 func (c *memo) store(s *slot, entry slot, wire, json []byte) {
 	size := len(wire) + len(json)
-	if size > len(c.ring)/8 {
+	if size > c.most/8 {
 		return
+	}
+	if len(c.ring) < c.most && c.head+uint64(size) > uint64(len(c.ring)) { // still in its first round
+		bigger := make([]byte, min(max(2*len(c.ring), minCache, int(c.head)+size), c.most))
+		copy(bigger, c.ring)
+		c.ring = bigger
 	}
 	at := int(c.head % uint64(len(c.ring)))
 	if rest := len(c.ring) - at; rest < size {

@@ -402,11 +402,14 @@ func TestMalformed(t *testing.T) {
 
 func TestAppendDoesNotAllocate(t *testing.T) {
 	events := recording(t, "sample.binpb.gz")
-	tc := newTranscoder(t, eventType)
+	tc, memo := newTranscoder(t, eventType), withMemo(t)
 	dst := make([]byte, 0, 1<<20)
 	all := func() {
 		for _, wire := range events {
 			if _, _, err := tc.Append(dst, wire); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := memo.Append(dst, wire); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := transcode.Scan(wire); err != nil {
