@@ -194,3 +194,35 @@ func TestAccountDuringARun(t *testing.T) {
 	}
 	end()
 }
+
+// TestSocketAllocates covers the way from the kernel into the queue.
+func TestSocketAllocates(t *testing.T) {
+	c, err := New(Config{Listen: "127.0.0.1:0", Sink: new(memory)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.in.close() }()
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(c.Addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	line := []byte(eventLine)
+	round := func() {
+		if _, err := conn.Write(line); err != nil {
+			t.Fatal(err)
+		}
+		packets, err := c.in.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.take(packets)
+	}
+	round()
+	if n := testing.AllocsPerRun(1000, round); n != 0 {
+		t.Errorf("an event costs %v allocations, want 0", n)
+	}
+	if a := checked(t, c); a.Received != 1002 || a.Queued != 1002 { // AllocsPerRun adds one run
+		t.Errorf("received %d, queued %d", a.Received, a.Queued)
+	}
+}
