@@ -1,0 +1,199 @@
+package exporter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"tetracast/datagram"
+	"tetracast/metadata"
+)
+
+// Defaults of [Config] and [Destination].
+const (
+	DefaultPort             = 7514             // UDP port of a destination that names none
+	DefaultQueueBytes       = 64 << 20         // bytes of events that wait
+	DefaultUDPBufferSize    = 65536            // bytes of SO_SNDBUF asked for
+	DefaultMetadataInterval = 10 * time.Minute // between two agent_init of a stream
+	DefaultDrainTimeout     = 700 * time.Millisecond
+
+	DefaultTranscodeCacheBytes = 4 << 20
+)
+
+// Config says what an exporter does. The zero value of every field but
+// Destinations is usable.
+type Config struct {
+	// Destinations get all events, each as a stream with its own account. At
+	// least one.
+	Destinations []Destination
+
+	// Tetragon is what agent_init says of the Tetragon that the events come
+	// from. Nil: not known yet; agent_init then waits for SetTetragon or for the
+	// first event, whichever comes first.
+	Tetragon *Tetragon
+
+	// Host says where agent_init's facts about the host come from.
+	Host metadata.Sources
+	// RenderMetadata renders agent_init; nil is the event's ToJSON.
+	RenderMetadata metadata.Renderer
+	// MetadataInterval is the time between two agent_init of a stream, give or
+	// take a tenth. Zero: DefaultMetadataInterval. Negative: only at the start
+	// and on change.
+	MetadataInterval time.Duration
+
+	// QueueBytes bounds the events that wait, in bytes. When it is reached the
+	// newest event is dropped as queue_full. Zero: DefaultQueueBytes.
+	QueueBytes int
+	// TranscodeCacheBytes bounds the transcoder's memory of parts it has seen.
+	// Zero: DefaultTranscodeCacheBytes. Negative: none.
+	TranscodeCacheBytes int
+
+	// DrainTimeout bounds how long Run goes on sending what is queued after its
+	// context ended. Zero: DefaultDrainTimeout.
+	DrainTimeout time.Duration
+
+	// Self tells the exporter's own events from those of others. Nil excludes
+	// nothing; ReadSelf reads it from this process.
+	Self *Self
+
+	// Lookup resolves host names. Nil: net.DefaultResolver.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Logger gets the log. Nil discards it.
+	Logger *slog.Logger
+}
+
+// Destination is where a stream goes.
+type Destination struct {
+	// Address is HOST or HOST:PORT. A name that does not resolve is tried again
+	// until it does; meanwhile events wait in the queue.
+	Address string
+	// Format is the format of the datagrams. Empty: json, the only one.
+	Format string
+	// MaxDatagram is the most bytes of payload a datagram may have. Zero: what
+	// the format allows.
+	MaxDatagram int
+	// UDPBufferSize is the send buffer to ask the kernel for, in bytes. Zero:
+	// DefaultUDPBufferSize.
+	UDPBufferSize int
+}
+
+// Tetragon is what agent_init says of Tetragon. Empty fields are unknown or
+// left out, as metadata.Facts says.
+type Tetragon struct {
+	Version     string
+	BuildCommit string
+	BuildDate   string
+}
+
+// withDefaults returns the configuration with its zeros filled in, or all that
+// is wrong with it.
+func (c Config) withDefaults() (Config, error) {
+	var faults []error
+	if len(c.Destinations) == 0 {
+		faults = append(faults, errors.New("exporter: no destination given, want at least one host:port"))
+	}
+	destinations := make([]Destination, len(c.Destinations))
+	for i, d := range c.Destinations {
+		full, err := d.withDefaults()
+		if err != nil {
+			faults = append(faults, err)
+		}
+		destinations[i] = full
+	}
+	c.Destinations = destinations
+	if c.QueueBytes < 0 {
+		faults = append(faults, fmt.Errorf("exporter: queue of %d bytes, want a positive number", c.QueueBytes))
+	}
+	setDefault(&c.QueueBytes, DefaultQueueBytes)
+	setDefault(&c.MetadataInterval, DefaultMetadataInterval)
+	setDefault(&c.DrainTimeout, DefaultDrainTimeout)
+	setDefault(&c.TranscodeCacheBytes, DefaultTranscodeCacheBytes)
+	if c.Lookup == nil {
+		c.Lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, errors.Join(faults...)
+}
+
+func (d Destination) withDefaults() (Destination, error) {
+	if d.Format == "" {
+		d.Format = "json"
+	}
+	if d.Format != "json" {
+		return d, fmt.Errorf("exporter: destination %q: unknown format %q, want json", d.Address, d.Format)
+	}
+	if d.MaxDatagram < 0 || d.MaxDatagram > datagram.MaxPayload {
+		return d, fmt.Errorf("exporter: destination %q: datagrams of %d bytes, want 1 to %d", d.Address, d.MaxDatagram, datagram.MaxPayload)
+	}
+	if d.UDPBufferSize < 0 {
+		return d, fmt.Errorf("exporter: destination %q: send buffer of %d bytes, want a positive number", d.Address, d.UDPBufferSize)
+	}
+	setDefault(&d.MaxDatagram, datagram.MaxPayload)
+	setDefault(&d.UDPBufferSize, DefaultUDPBufferSize)
+	host, port, err := splitHostPort(d.Address)
+	if err != nil {
+		return d, err
+	}
+	d.Address = net.JoinHostPort(host, strconv.Itoa(int(port)))
+	return d, nil
+}
+
+// splitHostPort reads HOST, HOST:PORT, [IPV6]:PORT and a bare IPv6 address.
+func splitHostPort(address string) (host string, port uint16, err error) {
+	if ip, err := netip.ParseAddr(address); err == nil {
+		return ip.String(), DefaultPort, nil
+	}
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		// No port, or no address at all: let the second look decide.
+		if host, text, err = net.SplitHostPort(address + ":" + strconv.Itoa(DefaultPort)); err != nil {
+			return "", 0, fmt.Errorf("exporter: destination %q: want host:port: %w", address, err)
+		}
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if host == "" || err != nil || n == 0 {
+		return "", 0, fmt.Errorf("exporter: destination %q: want host:port with a port from 1 to 65535", address)
+	}
+	return host, uint16(n), nil
+}
+
+// ParseDestination reads [FORMAT://]HOST[:PORT].
+func ParseDestination(text string) (Destination, error) {
+	d := Destination{Address: text}
+	if format, address, ok := strings.Cut(text, "://"); ok {
+		d = Destination{Address: address, Format: format}
+	}
+	return d.withDefaults()
+}
+
+// literal returns the address of a destination that needs no name resolved.
+func literal(address string) (netip.AddrPort, bool) {
+	addr, err := netip.ParseAddrPort(address)
+	return addr, err == nil
+}
+
+// hostFacts reads what agent_init says of the host: once for the process,
+// unless the configuration says where else it comes from.
+func (c *Config) hostFacts() metadata.Facts {
+	if c.Host.Hostname == nil && c.Host.Kernel == nil && c.Host.PID == nil {
+		return metadata.HostFacts()
+	}
+	return c.Host.Read()
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

@@ -1,0 +1,306 @@
+package exporter
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"tetracast/ledger"
+	"tetracast/metadata"
+)
+
+// ErrClosed is returned by the Send methods once Run has ended or Close was
+// called. The event is counted as dropped, reason shutdown.
+var ErrClosed = errors.New("exporter: closed")
+
+// inlineBytes is the largest batch that a caller of Send works off itself. A
+// larger one is a burst: the caller goes back to reading, and Run's goroutine
+// works.
+const inlineBytes = 32 << 10
+
+// UDPExporter sends events to its destinations. Make one with
+// [NewUDPExporter], give Run a goroutine, then send from any number of
+// goroutines.
+type UDPExporter struct {
+	config Config
+	worker worker // belongs to the holder of the role
+
+	mu       sync.Mutex // guards the fields below; taken once or twice a batch
+	holder   holder
+	parked   bool // Run's goroutine has the role and waits for a destination
+	queue    queue
+	inHand   uint64 // events that the holder has taken and not settled
+	seen     uint64
+	excluded uint64
+	dropped  ledger.Drops // at intake
+	settled  workerCounts // the worker's counts at the last hand-over
+	closed   bool         // intake takes nothing any more
+	tetragon *Tetragon    // for the next agent_init; nil: not known yet
+	announce bool         // agent_init is wanted at the next hand-over, due or not
+	dialled  []dialled    // sockets for the streams that wait for one
+	repaired uint64       // events that Send had to repair
+
+	serving    context.Context // ends when intake is closed
+	endServing context.CancelFunc
+
+	wake    chan struct{} // tells Run to look for work; capacity 1
+	closing chan struct{} // closed by Close: ends Run
+	ended   chan struct{} // closed when Run has ended; nil before Run
+}
+
+// holder says who has the worker role.
+type holder uint8
+
+const (
+	nobody holder = iota
+	caller        // a caller of Send or SendMetadataEvent
+	runner        // Run's goroutine, or it was told to take it
+)
+
+// dialled is a socket on its way from the goroutine that resolved its address
+// to the holder of the role.
+type dialled struct {
+	stream *stream
+	conn   sender
+}
+
+// NewUDPExporter checks the configuration and opens the sockets of those
+// destinations that are IP addresses; the others follow in Run, when their
+// names resolve. It starts no goroutine. The error lists all that is wrong.
+func NewUDPExporter(config Config) (*UDPExporter, error) {
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	e := &UDPExporter{
+		config:   config,
+		queue:    queue{maxBytes: config.QueueBytes},
+		tetragon: config.Tetragon,
+		announce: config.Tetragon != nil,
+		wake:     make(chan struct{}, 1),
+		closing:  make(chan struct{}),
+	}
+	e.serving, e.endServing = context.WithCancel(context.Background())
+	for _, d := range config.Destinations {
+		cache := metadata.NewCache(func() metadata.Facts { return e.facts(d) }, config.RenderMetadata)
+		s := newStream(d, cache, config)
+		e.worker.streams = append(e.worker.streams, s)
+		if addr, ok := literal(d.Address); ok {
+			if s.conn, err = s.dial(addr); err != nil {
+				e.closeSockets()
+				return nil, err
+			}
+		}
+	}
+	if e.worker.transcoder, err = newTranscoder(config.TranscodeCacheBytes); err != nil {
+		e.closeSockets()
+		return nil, err
+	}
+	e.worker.counts.streams = make([]streamCounts, len(e.worker.streams))
+	e.settled.streams = make([]streamCounts, len(e.worker.streams))
+	return e, nil
+}
+
+// SendBatch takes protobuf messages of type GetEventsResponse, in order. The
+// slices are only read, and not kept. It never waits for a destination. It is
+// the door for a source that reads in batches: a lock is taken once or twice
+// for 64 events. The only error is ErrClosed; what becomes of each event stands
+// in the account.
+//
+// All Send methods are safe for concurrent use.
+func (e *UDPExporter) SendBatch(batch [][]byte) error {
+	for len(batch) > 0 {
+		n := min(len(batch), maxTake)
+		if err := e.take(batch[:n], formWire); err != nil && n == len(batch) {
+			return err
+		}
+		batch = batch[n:]
+	}
+	return nil
+}
+
+// take lets up to maxTake events in.
+func (e *UDPExporter) take(events [][]byte, f form) error {
+	own := e.own(events, f)
+	now := time.Now()
+	e.mu.Lock()
+	e.seen += uint64(len(events))
+	e.excluded += own.count()
+	if e.closed {
+		e.dropped[ledger.Shutdown] += uint64(len(events)) - own.count()
+		e.mu.Unlock()
+		return ErrClosed
+	}
+	if e.holder == nobody && e.queue.head == nil && size(events) <= inlineBytes && e.worker.ready(now) {
+		e.assume(caller)
+		e.inHand = uint64(len(events)) - own.count()
+		e.mu.Unlock()
+		for i, event := range events {
+			if !own.has(i) {
+				e.worker.add(event, f)
+			}
+		}
+		e.worker.finish(now)
+		e.settle()
+		return nil
+	}
+	for i, event := range events {
+		if !own.has(i) && !e.queue.push(event, f) {
+			e.dropped[ledger.QueueFull]++
+		}
+	}
+	if e.parked && e.worker.ready(now) {
+		e.tell() // one destination is waited for, another could go on
+	}
+	e.delegate()
+	e.mu.Unlock()
+	return nil
+}
+
+// assume takes the role and what was left for its holder. Called with the lock.
+func (e *UDPExporter) assume(h holder) {
+	e.holder = h
+	for _, d := range e.dialled {
+		d.stream.conn = d.conn
+	}
+	e.dialled = nil
+	if e.announce {
+		e.announce = false
+		for _, s := range e.worker.streams {
+			s.announceNow()
+		}
+	}
+}
+
+// settle publishes what a caller did in the role, and gives the role back, or
+// to Run's goroutine if something is left to do.
+func (e *UDPExporter) settle() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.publish()
+	e.holder = nobody
+	if e.closed || e.queue.head != nil || e.worker.pending() || e.announce || len(e.dialled) > 0 {
+		e.delegate()
+	}
+}
+
+// delegate tells Run's goroutine to take the role if nobody has it. Called with
+// the lock.
+func (e *UDPExporter) delegate() {
+	if e.holder != nobody {
+		return // the holder looks again before it gives the role back
+	}
+	e.holder = runner
+	e.tell()
+}
+
+// tell makes Run's goroutine look for work.
+func (e *UDPExporter) tell() {
+	select {
+	case e.wake <- struct{}{}:
+	default: // it has been told already
+	}
+}
+
+// publish makes the worker's counts part of the account. Called with the lock
+// and the role.
+func (e *UDPExporter) publish() {
+	e.worker.snapshot(&e.settled)
+	e.inHand = 0
+}
+
+// SetTetragon states what Tetragon the events come from. If that is news, a
+// new agent_init is sent to every destination.
+func (e *UDPExporter) SetTetragon(t Tetragon) {
+	e.mu.Lock()
+	news := e.tetragon == nil || *e.tetragon != t
+	e.tetragon = &t
+	e.mu.Unlock()
+	if !news {
+		return
+	}
+	for _, s := range e.worker.streams {
+		s.cache.Forget()
+	}
+	_ = e.SendMetadataEvent() // ErrClosed: nobody is left to tell
+}
+
+// SendMetadataEvent sends agent_init to every destination, due or not. While
+// another goroutine is sending, it leaves the job to that one and returns. The
+// only error is ErrClosed.
+func (e *UDPExporter) SendMetadataEvent() error {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return ErrClosed
+	}
+	e.announce = true
+	if e.holder != nobody {
+		e.mu.Unlock()
+		return nil
+	}
+	e.assume(caller)
+	e.mu.Unlock()
+	e.worker.finish(time.Now())
+	e.settle()
+	return nil
+}
+
+// facts is what agent_init says to a destination.
+func (e *UDPExporter) facts(d Destination) metadata.Facts {
+	f := e.config.hostFacts()
+	f.UDPDestination, f.UDPBufferSize = d.Address, d.UDPBufferSize
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.tetragon != nil {
+		f.TetragonVersion, f.BuildCommit, f.BuildDate = e.tetragon.Version, e.tetragon.BuildCommit, e.tetragon.BuildDate
+	}
+	return f
+}
+
+// Account returns the account as it is now. It closes at any moment.
+func (e *UDPExporter) Account() ledger.Exporter {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	account := ledger.Exporter{
+		Side: "exporter", Seen: e.seen, Excluded: e.excluded, Dropped: e.dropped,
+		Upstream: map[string]*uint64{},
+	}
+	for _, stage := range ledger.UpstreamStages() {
+		account.Upstream[stage] = nil
+	}
+	for i, s := range e.worker.streams {
+		c := &e.settled.streams[i]
+		account.Streams = append(account.Streams, ledger.Stream{
+			Stream:      s.idText,
+			Destination: s.Address,
+			Dropped:     c.dropped,
+			Sent:        c.sent,
+			Queued:      e.queue.events + e.inHand + c.queued,
+			Datagrams:   c.datagrams,
+			Bytes:       c.bytes,
+		})
+	}
+	return account
+}
+
+// Stats counts what is no event: how the transcoder and agent_init fared.
+type Stats struct {
+	Repaired  uint64                // events with invalid UTF-8, sent with U+FFFD in its place
+	Unknown   uint64                // events with fields that this release does not know, sent without them
+	Fallbacks uint64                // events that protojson had to transcode
+	Metadata  []metadata.CacheStats // by destination
+}
+
+// Stats returns the counts as of the last hand-over.
+func (e *UDPExporter) Stats() Stats {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.settled.stats
+	s.Repaired += e.repaired
+	for _, stream := range e.worker.streams {
+		s.Metadata = append(s.Metadata, stream.cache.Stats())
+	}
+	return s
+}

@@ -1,0 +1,537 @@
+package exporter
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cilium/tetragon/api/v1/tetragon"
+	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"tetracast/internal/udp"
+	"tetracast/ledger"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeSocket stands where a udp.Conn stands. It takes every datagram until told
+// otherwise.
+type fakeSocket struct {
+	mu    sync.Mutex
+	taken [][]byte
+	fail  func(n int) error // for the n-th datagram offered, from 0; nil: take it
+	calls int
+}
+
+func (f *fakeSocket) Send(datagrams [][]byte) (sent int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range datagrams {
+		n := f.calls
+		f.calls++
+		if f.fail != nil {
+			if err := f.fail(n); err != nil {
+				return sent, err
+			}
+		}
+		f.taken = append(f.taken, bytes.Clone(d))
+		sent++
+	}
+	return sent, nil
+}
+
+func (f *fakeSocket) Close() error { return nil }
+
+func (f *fakeSocket) setFail(fail func(n int) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fail = fail
+}
+
+// events returns what was taken, without agent_init.
+func (f *fakeSocket) events() (lines []string, agentInits int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range f.taken {
+		if bytes.HasPrefix(d, []byte(`{"@timestamp"`)) {
+			agentInits++
+			continue
+		}
+		lines = append(lines, string(d))
+	}
+	return lines, agentInits
+}
+
+// newTestExporter returns an exporter whose destinations are fakes.
+func newTestExporter(t testing.TB, config Config, sockets ...*fakeSocket) *UDPExporter {
+	t.Helper()
+	for i := range sockets {
+		config.Destinations = append(config.Destinations, Destination{Address: fmt.Sprintf("127.0.0.1:%d", 40000+i)})
+	}
+	e, err := NewUDPExporter(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range sockets {
+		_ = e.worker.streams[i].conn.Close()
+		e.worker.streams[i].conn = f
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
+// start gives Run a goroutine; stop ends it.
+func start(t testing.TB, e *UDPExporter) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	}
+}
+
+// wire is the event whose JSON is line(i).
+func wire(i int) []byte {
+	out, err := proto.Marshal(&tetragon.GetEventsResponse{NodeName: fmt.Sprintf("node-%d", i)})
+	if err != nil {
+		panic(err)
+	}
+	return out
+}
+
+func line(i int) string { return fmt.Sprintf("{\"node_name\":\"node-%d\"}\n", i) }
+
+func wires(from, to int) (batch [][]byte) {
+	for i := from; i < to; i++ {
+		batch = append(batch, wire(i))
+	}
+	return batch
+}
+
+// check asserts that the account closes, and returns it.
+func check(t testing.TB, e *UDPExporter) ledger.Exporter {
+	t.Helper()
+	account := e.Account()
+	if err := account.Check(); err != nil {
+		t.Error(err)
+	}
+	return account
+}
+
+func wantLines(t testing.TB, got []string, from, to int) {
+	t.Helper()
+	if len(got) != to-from {
+		t.Fatalf("%d events arrived, want %d", len(got), to-from)
+	}
+	for i, l := range got {
+		if l != line(from+i) {
+			t.Fatalf("event %d is %q, want %q", i, l, line(from+i))
+		}
+	}
+}
+
+// TestInline: with nothing queued the caller's own goroutine sends, agent_init
+// first, and Run is not needed.
+func TestInline(t *testing.T) {
+	var socket fakeSocket
+	e := newTestExporter(t, Config{}, &socket)
+	if err := e.SendBatch(wires(0, 200)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(socket.taken[0], []byte(`"event":"agent_init"`)) {
+		t.Errorf("the first datagram is %q, want agent_init", socket.taken[0])
+	}
+	lines, inits := socket.events()
+	wantLines(t, lines, 0, 200)
+	account := check(t, e)
+	if s := account.Streams[0]; account.Seen != 200 || s.Sent != 200 || s.Datagrams != 201 || inits != 1 {
+		t.Errorf("account %+v, %d agent_init", account, inits)
+	}
+}
+
+// TestFullDestination: a destination that takes nothing stops nobody; what does
+// not fit the queue is counted; when it takes datagrams again the rest arrives,
+// in order.
+func TestFullDestination(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		socket := fakeSocket{fail: func(int) error { return udp.ErrWouldBlock }}
+		e := newTestExporter(t, Config{QueueBytes: 10_000}, &socket)
+		stop := start(t, e)
+		const all = 1000
+		for i := 0; i < all; i += 10 {
+			_ = e.SendBatch(wires(i, i+10))
+			check(t, e)
+		}
+		synctest.Wait()
+		account := check(t, e)
+		full := account.Dropped[ledger.QueueFull]
+		if full == 0 || full+account.Streams[0].Queued != all {
+			t.Errorf("queue_full %d, queued %d of %d", full, account.Streams[0].Queued, all)
+		}
+		socket.setFail(nil)
+		time.Sleep(time.Second) // virtual
+		stop()
+		lines, inits := socket.events()
+		wantLines(t, lines, 0, all-int(full)) // drop-newest: the oldest are all there
+		if account := check(t, e); account.Streams[0].Sent != all-full || account.Streams[0].Queued != 0 || inits != 1 {
+			t.Errorf("account %+v, %d agent_init", account, inits)
+		}
+	})
+}
+
+// TestErrorsOfTheSocket: each class of error has its reason, costs one datagram
+// at most, and ends nothing.
+func TestErrorsOfTheSocket(t *testing.T) {
+	f := func(err error, reason ledger.Reason) {
+		t.Helper()
+		socket := fakeSocket{fail: func(n int) error {
+			if n == 5 {
+				return fmt.Errorf("sending: %w", err)
+			}
+			return nil
+		}}
+		e := newTestExporter(t, Config{}, &socket)
+		_ = e.SendBatch(wires(0, 20))
+		account := check(t, e)
+		if s := account.Streams[0]; s.Dropped[reason] != 1 || s.Dropped.Total() != 1 || s.Sent != 19 {
+			t.Errorf("%v: sent %d, dropped %v", err, s.Sent, &s.Dropped)
+		}
+	}
+	f(udp.ErrRefused, ledger.Refused)
+	f(udp.ErrNotPermitted, ledger.NotPermitted)
+	f(udp.ErrTooLarge, ledger.TooLarge)
+	f(errors.New("something new"), ledger.SendFailed)
+}
+
+// TestNetworkAway: while the network is away events wait, and none is lost when
+// it comes back before the queue is full.
+func TestNetworkAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		socket := fakeSocket{fail: func(int) error { return udp.ErrUnreachable }}
+		e := newTestExporter(t, Config{Logger: testLogger(&log)}, &socket)
+		stop := start(t, e)
+		for i := range 300 {
+			_ = e.SendWire(wire(i))
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := strings.Count(log.String(), "takes no datagrams"); n != 1 {
+			t.Errorf("%d log lines for one outage:\n%s", n, log.String())
+		}
+		socket.mu.Lock()
+		tries := socket.calls
+		socket.fail = nil
+		socket.mu.Unlock()
+		if tries > 40 { // 0.1, 0.2, 0.4 ... then every 5 s for 30 s
+			t.Errorf("%d attempts in 30 s without a network", tries)
+		}
+		for i := range 100 {
+			time.Sleep(100 * time.Millisecond)
+			_ = e.SendWire(wire(300 + i))
+		}
+		stop()
+		lines, _ := socket.events()
+		wantLines(t, lines, 0, 400)
+		check(t, e)
+		if !strings.Contains(log.String(), "takes datagrams again") {
+			t.Errorf("the end of the outage is not in the log:\n%s", log.String())
+		}
+	})
+}
+
+// TestOneOfTwoDestinationsIsFull: the other loses nothing and waits for nobody.
+func TestOneOfTwoDestinationsIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var good fakeSocket
+		full := fakeSocket{fail: func(int) error { return udp.ErrNoBuffers }}
+		e := newTestExporter(t, Config{}, &good, &full)
+		stop := start(t, e)
+		long := make([]byte, 60_000)
+		for i := range long {
+			long[i] = 'x'
+		}
+		big, _ := proto.Marshal(&tetragon.GetEventsResponse{NodeName: string(long)})
+		const all = 200
+		for range all {
+			_ = e.SendWire(big)
+			synctest.Wait()
+		}
+		if lines, _ := good.events(); len(lines) != all {
+			t.Errorf("the good destination got %d of %d events", len(lines), all)
+		}
+		stop()
+		account := check(t, e)
+		lost := account.Streams[1].Dropped
+		if lost[ledger.DestinationFull] == 0 || lost[ledger.Shutdown] == 0 || lost.Total() != all || account.Streams[0].Dropped.Total() != 0 {
+			t.Errorf("dropped by the good one: %v, by the full one: %v", &account.Streams[0].Dropped, &lost)
+		}
+	})
+}
+
+func TestOversize(t *testing.T) {
+	var socket fakeSocket
+	e := newTestExporter(t, Config{}, &socket)
+	long, _ := proto.Marshal(&tetragon.GetEventsResponse{NodeName: strings.Repeat("x", 65507)})
+	stop := start(t, e)
+	_ = e.SendBatch([][]byte{wire(0), long, wire(1)})
+	stop()
+	lines, _ := socket.events()
+	wantLines(t, lines, 0, 2)
+	if s := check(t, e).Streams[0]; s.Dropped[ledger.Oversize] != 1 || s.Sent != 2 {
+		t.Errorf("stream %+v", s)
+	}
+}
+
+// TestDoors: the three ways in, and what is refused at each.
+func TestDoors(t *testing.T) {
+	var socket fakeSocket
+	e := newTestExporter(t, Config{}, &socket)
+	invalid := &tetragon.GetEventsResponse{Event: &tetragon.GetEventsResponse_ProcessExec{ProcessExec: &tetragon.ProcessExec{
+		Process: &tetragon.Process{Docker: "docker-\xff\xfe", Pid: wrapperspb.UInt32(7)}}}}
+	for _, err := range []error{
+		e.Send(&tetragon.GetEventsResponse{NodeName: "node-0"}),
+		e.SendMsg(&tetragon.GetEventsResponse{NodeName: "node-1"}),
+		e.SendWire(wire(2)),
+		e.SendJSON([]byte(`{"node_name":"node-3"}`)),
+		e.SendJSON([]byte("{\"node_name\":\n\"node-4\"}\n")),
+		e.Send(invalid),
+		e.SendJSON([]byte(`{"node_name":`)),
+		e.SendWire([]byte{0xff}),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	lines, _ := socket.events()
+	wantLines(t, lines[:5], 0, 5)
+	if want := `{"process_exec":{"process":{"pid":7,"docker":"docker-` + "\uFFFD" + `"}}}` + "\n"; lines[5] != want {
+		t.Errorf("repaired: %q, want %q", lines[5], want)
+	}
+	account := check(t, e)
+	if account.Seen != 8 || account.Dropped[ledger.Invalid] != 1 || account.Streams[0].Dropped[ledger.Untranscodable] != 1 || len(lines) != 6 {
+		t.Errorf("account %+v", account)
+	}
+	if s := e.Stats(); s.Repaired != 1 {
+		t.Errorf("stats %+v", s)
+	}
+	if !proto.Equal(invalid, proto.CloneOf(invalid)) || invalid.GetProcessExec().Process.Docker != "docker-\xff\xfe" {
+		t.Error("Send changed its argument")
+	}
+}
+
+// TestMetadataRepeats: own repeats of agent_init are the same bytes; another
+// version of Tetragon makes another record.
+func TestMetadataRepeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var socket fakeSocket
+		e := newTestExporter(t, Config{Tetragon: &Tetragon{Version: "v1.6.0"}}, &socket)
+		stop := start(t, e)
+		synctest.Wait()
+		time.Sleep(100 * time.Minute)
+		e.SetTetragon(Tetragon{Version: "v1.6.0"}) // no news
+		synctest.Wait()
+		if n := len(socket.taken); n < 9 || n > 12 {
+			t.Errorf("%d agent_init in 100 minutes at an interval of 10", n)
+		}
+		for i, d := range socket.taken {
+			if !bytes.Equal(d, socket.taken[0]) {
+				t.Errorf("agent_init %d differs from the first: %s", i, d)
+			}
+		}
+		before := len(socket.taken)
+		e.SetTetragon(Tetragon{Version: "v1.7.0", BuildCommit: "abc"})
+		synctest.Wait()
+		if len(socket.taken) != before+1 || !bytes.Contains(socket.taken[before], []byte(`"tetragon_version":"v1.7.0","build_commit":"abc"`)) {
+			t.Errorf("after the upgrade: %d datagrams, %s", len(socket.taken)-before, socket.taken[len(socket.taken)-1])
+		}
+		stop()
+		if a := check(t, e); a.Seen != 0 || a.Streams[0].Sent != 0 {
+			t.Errorf("agent_init is counted as an event: %+v", a)
+		}
+	})
+}
+
+// TestNameResolvesLate: the name of the destination resolves after a minute;
+// until then everything waits, then it arrives whole.
+func TestNameResolvesLate(t *testing.T) {
+	receiver, addr := listen(t)
+	var log bytes.Buffer
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		e, err := NewUDPExporter(Config{
+			Destinations: []Destination{{Address: fmt.Sprintf("collector.example:%d", addr.Port())}},
+			Tetragon:     &Tetragon{Version: "v1.7.0"},
+			Logger:       testLogger(&log),
+			Lookup: func(context.Context, string) ([]netip.Addr, error) {
+				if time.Since(begin) < time.Minute {
+					return nil, errors.New("no such host")
+				}
+				return []netip.Addr{addr.Addr()}, nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := start(t, e)
+		for i := range 100 {
+			_ = e.SendWire(wire(i))
+			time.Sleep(time.Second)
+		}
+		stop()
+		check(t, e)
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	got := receiver(101)
+	if !strings.Contains(got[0], "agent_init") {
+		t.Errorf("the first datagram is %q", got[0])
+	}
+	wantLines(t, got[1:], 0, 100)
+	if n := strings.Count(log.String(), "cannot be reached yet"); n != 1 {
+		t.Errorf("%d log lines for one cause:\n%s", n, log.String())
+	}
+}
+
+// TestStop: what is queued when the end comes is sent while there is time, and
+// the rest is counted.
+func TestStop(t *testing.T) {
+	f := func(wait error, want func(sent, shutdown uint64) bool) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			socket := fakeSocket{fail: func(int) error { return udp.ErrUnreachable }}
+			e := newTestExporter(t, Config{}, &socket)
+			stop := start(t, e)
+			_ = e.SendBatch(wires(0, 500))
+			synctest.Wait()
+			socket.setFail(func(int) error { return wait })
+			begin := time.Now()
+			stop()
+			if took := time.Since(begin); took > DefaultDrainTimeout {
+				t.Errorf("stopping took %v", took)
+			}
+			account := check(t, e)
+			s := account.Streams[0]
+			if !want(s.Sent, account.Dropped[ledger.Shutdown]+s.Dropped[ledger.Shutdown]) || s.Queued != 0 {
+				t.Errorf("at the end: sent %d, queued %d, dropped %v and %v", s.Sent, s.Queued, &account.Dropped, &s.Dropped)
+			}
+			if err := e.SendWire(wire(0)); !errors.Is(err, ErrClosed) {
+				t.Errorf("sending after the end: %v", err)
+			}
+			if e.Context().Err() == nil {
+				t.Error("the context goes on after the end")
+			}
+			check(t, e)
+		})
+	}
+	f(nil, func(sent, shutdown uint64) bool { return sent == 500 && shutdown == 0 })
+	f(udp.ErrUnreachable, func(sent, shutdown uint64) bool { return sent == 0 && shutdown == 500 })
+}
+
+// TestManySenders: whatever the interleaving, each event arrives once and the
+// account closes at every moment.
+func TestManySenders(t *testing.T) {
+	var socket fakeSocket
+	e := newTestExporter(t, Config{}, &socket)
+	stop := start(t, e)
+	const senders, each = 8, 500
+	var wg sync.WaitGroup
+	for range senders {
+		wg.Go(func() {
+			for i := range each {
+				_ = e.SendWire(wire(i))
+				if i%50 == 0 {
+					check(t, e)
+					_ = e.SendMetadataEvent()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	stop()
+	lines, inits := socket.events()
+	if len(lines) != senders*each || inits == 0 {
+		t.Errorf("%d events and %d agent_init arrived", len(lines), inits)
+	}
+	if a := check(t, e); a.Streams[0].Sent != senders*each {
+		t.Errorf("account %+v", a)
+	}
+}
+
+func TestCloseWithoutRun(t *testing.T) {
+	socket := fakeSocket{fail: func(int) error { return udp.ErrWouldBlock }}
+	e := newTestExporter(t, Config{}, &socket)
+	_ = e.SendBatch(wires(0, 10))
+	for range 2 {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	a := check(t, e)
+	if a.Dropped[ledger.Shutdown]+a.Streams[0].Dropped[ledger.Shutdown] != 10 {
+		t.Errorf("account %+v", a)
+	}
+}
+
+func TestConfigFaults(t *testing.T) {
+	f := func(d Destination, want string) {
+		t.Helper()
+		_, err := NewUDPExporter(Config{Destinations: []Destination{d}})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: error %v, want it to name %q", d, err, want)
+		}
+	}
+	f(Destination{}, "host:port")
+	f(Destination{Address: "host:port:more"}, "host:port:more")
+	f(Destination{Address: "host:99999"}, "1 to 65535")
+	f(Destination{Address: "host", Format: "xml"}, `"xml"`)
+	f(Destination{Address: "host", MaxDatagram: 70000}, "65507")
+	if _, err := NewUDPExporter(Config{}); err == nil {
+		t.Error("no destination was accepted")
+	}
+}
+
+func TestParseDestination(t *testing.T) {
+	f := func(in, address string) {
+		t.Helper()
+		d, err := ParseDestination(in)
+		if err != nil || d.Address != address || d.Format != "json" {
+			t.Errorf("%q: %+v, %v; want %s", in, d, err, address)
+		}
+	}
+	f("collector", "collector:7514")
+	f("collector:9000", "collector:9000")
+	f("json://10.0.0.1", "10.0.0.1:7514")
+	f("::1", "[::1]:7514")
+	f("[::1]:9000", "[::1]:9000")
+	f("json://[fd00::1]", "[fd00::1]:7514")
+}
+
+func TestInlineAllocates(t *testing.T) {
+	e := newTestExporter(t, Config{}, &fakeSocket{})
+	e.worker.streams[0].conn = discard{}
+	batch := wires(0, 64)
+	_ = e.SendBatch(batch)
+	if n := testing.AllocsPerRun(100, func() { _ = e.SendBatch(batch) }); n != 0 {
+		t.Errorf("64 events cost %v allocations, want 0", n)
+	}
+}
+
+// discard takes everything.
+type discard struct{}
+
+func (discard) Send(datagrams [][]byte) (int, error) { return len(datagrams), nil }
+func (discard) Close() error                         { return nil }

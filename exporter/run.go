@@ -1,0 +1,194 @@
+package exporter
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"tetracast/ledger"
+)
+
+// Run works off what the callers of Send leave, repeats agent_init, and
+// resolves the destinations' names. It returns nil after ctx has ended or Close
+// was called, everything that could be sent within Config.DrainTimeout was sent,
+// the rest was counted as dropped for shutdown, and every goroutine it started
+// has ended. Run it once.
+func (e *UDPExporter) Run(ctx context.Context) error {
+	e.mu.Lock()
+	if e.closed || e.ended != nil {
+		e.mu.Unlock()
+		return ErrClosed
+	}
+	ended := make(chan struct{})
+	e.ended = ended
+	e.mu.Unlock()
+	defer close(ended)
+
+	resolving, stopResolving := context.WithCancel(ctx)
+	var resolvers sync.WaitGroup
+	for _, s := range e.worker.streams {
+		if _, ok := literal(s.Address); !ok {
+			resolvers.Go(func() { e.resolve(resolving, s) })
+		}
+	}
+	e.untilDone(ctx)
+	stopResolving()
+	resolvers.Wait()
+	e.drain()
+	return nil
+}
+
+// untilDone works whenever there is something to do.
+func (e *UDPExporter) untilDone(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(time.Until(e.work(time.Time{})))
+		select {
+		case <-timer.C:
+		case <-e.wake:
+		case <-e.closing:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// drain closes the intake and sends what is queued, until the time is over.
+func (e *UDPExporter) drain() {
+	e.closeIntake()
+	deadline := time.Now().Add(e.config.DrainTimeout)
+	timer := time.NewTimer(e.config.DrainTimeout)
+	defer timer.Stop()
+	for {
+		again := e.work(deadline)
+		e.mu.Lock()
+		done := e.holder == nobody || e.holder == runner && !time.Now().Before(deadline)
+		if done {
+			e.abandon()
+		}
+		e.mu.Unlock()
+		if done {
+			return
+		}
+		timer.Reset(min(time.Until(again), max(0, time.Until(deadline))))
+		select {
+		case <-timer.C:
+		case <-e.wake:
+		}
+	}
+}
+
+// closeIntake makes the Send methods return ErrClosed from now on.
+func (e *UDPExporter) closeIntake() {
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	e.endServing()
+}
+
+// abandon counts what is still queued as lost. Called with the lock, when no
+// caller has the role.
+func (e *UDPExporter) abandon() {
+	for c := e.queue.pop(); c != nil; c = e.queue.pop() {
+		e.dropped[ledger.Shutdown] += uint64(len(c.items))
+		e.queue.release(c)
+	}
+	for _, s := range e.worker.streams {
+		s.abandon()
+	}
+	e.publish()
+	e.holder = nobody
+}
+
+// work takes the role, if no caller has it, and does all that can be done now,
+// but not past the deadline, if there is one. It returns when there will be
+// something to do without being woken.
+func (e *UDPExporter) work(deadline time.Time) (again time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.holder == caller {
+		return never // it tells when it is done
+	}
+	e.parked = false
+	for {
+		e.assume(runner)
+		now := time.Now()
+		if !deadline.IsZero() && now.After(deadline) {
+			return deadline
+		}
+		var c *chunk
+		if e.worker.ready(now) {
+			c = e.queue.pop()
+		}
+		if c != nil {
+			e.inHand = uint64(len(c.items))
+		}
+		e.mu.Unlock()
+		e.workOff(c, now)
+		e.mu.Lock()
+		if c != nil {
+			e.queue.release(c)
+		}
+		e.publish()
+		if c != nil || e.announce || len(e.dialled) > 0 {
+			continue
+		}
+		if e.queue.head == nil && !e.worker.pending() {
+			e.holder = nobody
+		}
+		e.parked = e.holder == runner
+		return e.worker.again(e.queue.head != nil)
+	}
+}
+
+// workOff does what is due, and the events of c, which may be nil.
+func (e *UDPExporter) workOff(c *chunk, now time.Time) {
+	if c != nil {
+		start := 0
+		for _, it := range c.items {
+			e.worker.add(c.bytes[start:it.end], it.form)
+			start = it.end
+		}
+	}
+	e.worker.finish(now)
+}
+
+// Close ends Run, if it runs, and closes the sockets. Without Run, what is
+// queued is counted as dropped for shutdown. It is safe to call it twice.
+func (e *UDPExporter) Close() error {
+	e.closeIntake()
+	e.mu.Lock()
+	ended := e.ended
+	select {
+	case <-e.closing:
+	default:
+		close(e.closing)
+	}
+	for ended == nil && e.holder == caller {
+		e.mu.Unlock()
+		<-e.wake // settle tells us, since nobody else listens
+		e.mu.Lock()
+	}
+	if ended == nil {
+		e.abandon()
+	}
+	e.mu.Unlock()
+	if ended != nil {
+		<-ended
+	}
+	return e.closeSockets()
+}
+
+func (e *UDPExporter) closeSockets() error {
+	var errs []error
+	for _, s := range e.worker.streams {
+		if s.conn != nil {
+			errs = append(errs, s.conn.Close())
+			s.conn = nil
+		}
+	}
+	return errors.Join(errs...)
+}

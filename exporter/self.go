@@ -1,0 +1,229 @@
+package exporter
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tetracast/transcode"
+)
+
+// ErrSelfUnknown says that a process cannot tell its own events from those of
+// others. Nothing is excluded then: with a policy on the network path the
+// exporter would export its own sends for ever, but no event of anybody else is
+// ever left out by mistake.
+var ErrSelfUnknown = errors.New("exporter: cannot tell the exporter's own events from others'")
+
+// Self tells the events that the exporter causes by exporting. Only hook events
+// (kprobe and tracepoint) on the network path, with action POST, can be such:
+// whatever else this process does is as interesting as anybody's deed.
+//
+// In the initial pid namespace the process is known by its pid. In any other
+// the pid that Tetragon reports is one that this process cannot know, and its
+// own pid is somebody else's there. There it is known by its binary, its
+// container or pod if it knows them, and the time inside the event's exec_id,
+// which lies between this process's fork and its main. It is immutable and safe
+// for concurrent use.
+type Self struct {
+	pid uint32 // in the initial pid namespace; 0: not there
+
+	binary    string
+	container string // id, as long as it was found; empty: unknown
+	podUID    string // empty: unknown
+	bornNS    int64  // fork, in nanoseconds since boot, rounded down
+	readyNS   int64  // later than exec, likewise
+	suspendNS int64  // what CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC
+}
+
+// The inode numbers of the initial namespaces: PROC_PID_INIT_INO and
+// PROC_TIME_INIT_INO in include/linux/proc_ns.h, Linux 6.18.
+const (
+	initialPIDNamespace  = 0xEFFFFFFC
+	initialTimeNamespace = 0xEFFFFFFA
+)
+
+// ReadSelf reads from the process's own files under proc, usually /proc, and
+// from POD_UID, which Kubernetes' downward API can set. Call it early: the
+// shorter the time since exec, the fewer processes can be mistaken for this
+// one. The error is ErrSelfUnknown with its cause.
+func ReadSelf(proc string) (*Self, error) {
+	if inode, err := namespace(proc, "pid"); err == nil && inode == initialPIDNamespace {
+		return &Self{pid: uint32(os.Getpid())}, nil
+	}
+	s := &Self{podUID: os.Getenv("POD_UID")}
+	var err error
+	if s.binary, err = os.Readlink(filepath.Join(proc, "self/exe")); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSelfUnknown, err)
+	}
+	if inode, err := namespace(proc, "time"); err == nil && inode != initialTimeNamespace {
+		return nil, fmt.Errorf("%w: the process is in a time namespace of its own", ErrSelfUnknown)
+	}
+	if s.bornNS, err = startTime(proc); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSelfUnknown, err)
+	}
+	s.readyNS = clock(unix.CLOCK_BOOTTIME)
+	s.suspendNS = s.readyNS - clock(unix.CLOCK_MONOTONIC)
+	for _, file := range []string{"self/cgroup", "self/mountinfo"} {
+		text, err := os.ReadFile(filepath.Join(proc, file))
+		if err != nil {
+			continue
+		}
+		if s.container == "" {
+			s.container = firstMatch(containerID, text)
+		}
+		if s.podUID == "" {
+			s.podUID = strings.ReplaceAll(firstMatch(podUID, text), "_", "-")
+		}
+	}
+	return s, nil
+}
+
+// A container id is 64 hexadecimal digits. In a private control group namespace
+// /proc/self/cgroup does not hold it, but the runtime's mounts of /etc/hostname
+// and the like do. A pod's uid stands in the path of its kubelet folder, and
+// with underscores in the name of its systemd slice.
+var (
+	containerID = regexp.MustCompile(`(?:docker[-/]|containerd[-/:]|crio-|libpod-|containers/|sandboxes/|/)([0-9a-f]{64})\b`)
+	podUID      = regexp.MustCompile(`pods?/?([0-9a-f]{8}[-_](?:[0-9a-f]{4}[-_]){3}[0-9a-f]{12})\b`)
+)
+
+func firstMatch(pattern *regexp.Regexp, text []byte) string {
+	if m := pattern.FindSubmatch(text); m != nil {
+		return string(m[1])
+	}
+	return ""
+}
+
+// namespace returns the inode number of one of the process's namespaces.
+func namespace(proc, kind string) (inode uint64, err error) {
+	var stat unix.Stat_t
+	if err := unix.Stat(filepath.Join(proc, "self/ns", kind), &stat); err != nil {
+		return 0, err
+	}
+	return stat.Ino, nil
+}
+
+// startTime returns when the process was forked, in nanoseconds since boot.
+// Field 22 of /proc/PID/stat counts in hundredths of a second on every
+// architecture (USER_HZ); see proc_pid_stat(5).
+func startTime(proc string) (ns int64, err error) {
+	text, err := os.ReadFile(filepath.Join(proc, "self/stat"))
+	if err != nil {
+		return 0, err
+	}
+	// The second field, the name, is in parentheses and may hold anything.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("%s/self/stat has %d fields after the name, want 20 or more", proc, len(fields))
+	}
+	ticks, err := strconv.ParseInt(fields[19], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s/self/stat: start time: %w", proc, err)
+	}
+	return ticks * int64(10*time.Millisecond), nil
+}
+
+func clock(id int32) (ns int64) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(id, &now); err != nil {
+		return 0
+	}
+	return now.Nano()
+}
+
+// Caused says whether this process caused the event by exporting. What cannot
+// be decided is not excluded. It does not allocate for events of others.
+func (s *Self) Caused(wire []byte) bool {
+	event, err := transcode.Scan(wire)
+	if err != nil || event.Action != transcode.ActionPost {
+		return false
+	}
+	if event.Kind != transcode.KindProcessKprobe && event.Kind != transcode.KindProcessTracepoint {
+		return false
+	}
+	return s.is(&event) && onNetworkPath(&event)
+}
+
+// is says whether the event's process is this one.
+func (s *Self) is(event *transcode.Summary) bool {
+	if s.pid != 0 {
+		return event.HasPID && event.PID == s.pid
+	}
+	if string(event.Binary) != s.binary {
+		return false
+	}
+	if s.container != "" && !sameContainer(s.container, event.Docker) {
+		return false
+	}
+	if s.podUID != "" && len(event.PodUID) > 0 && string(event.PodUID) != s.podUID {
+		return false
+	}
+	exec, ok := execTime(event.ExecID)
+	return ok && (s.alive(exec) || s.alive(exec+s.suspendNS))
+}
+
+// alive says whether a time, in nanoseconds since boot, lies between this
+// process's fork and its main.
+func (s *Self) alive(ns int64) bool { return s.bornNS <= ns && ns <= s.readyNS }
+
+// sameContainer compares with the id in an event, of which Tetragon keeps the
+// first 31 characters.
+func sameContainer(id string, docker []byte) bool {
+	return len(docker) >= 12 && strings.HasPrefix(id, string(docker))
+}
+
+// execTime returns the time in an exec_id, which is base64 of
+// "node:nanoseconds:pid"; see GetExecID in pkg/process of Tetragon v1.7.0.
+func execTime(execID []byte) (ns int64, ok bool) {
+	text := make([]byte, base64.StdEncoding.DecodedLen(len(execID)))
+	n, err := base64.StdEncoding.Decode(text, execID)
+	if err != nil {
+		return 0, false
+	}
+	parts := strings.Split(string(text[:n]), ":")
+	if len(parts) < 3 {
+		return 0, false
+	}
+	ns, err = strconv.ParseInt(parts[len(parts)-2], 10, 64)
+	return ns, err == nil
+}
+
+// networkPath lists the beginnings of the kernel functions, system calls and
+// tracepoints that a datagram or a message of the subscription passes on its
+// way between this process and the wire.
+var networkPath = []string{
+	"udp", "tcp_", "__tcp_", "unix_", "ip_", "__ip_", "ip6_", "__ip6_", "inet_", "inet6_", "ipv4_", "ipv6_",
+	"sock_", "__sock_", "sk_", "__sk_", "skb_", "__skb_", "kfree_skb", "consume_skb", "security_socket_", "security_sock_",
+	"dev_", "__dev_", "net_", "__net_", "netif_", "__netif_", "loopback_xmit", "nf_", "neigh_", "cookie_",
+	"sys_send", "__sys_send", "___sys_send", "sys_recv", "__sys_recv", "___sys_recv", "sys_connect", "__sys_connect",
+	"sys_enter_send", "sys_exit_send", "sys_enter_recv", "sys_exit_recv", "sys_enter_connect", "sys_exit_connect",
+}
+
+// onNetworkPath says whether the hook is on that way.
+func onNetworkPath(event *transcode.Summary) bool {
+	name := string(event.Function)
+	if event.Kind == transcode.KindProcessTracepoint {
+		switch string(event.Subsystem) {
+		case "net", "sock", "skb", "udp", "tcp", "neigh":
+			return true
+		}
+	}
+	for _, architecture := range []string{"__x64_", "__arm64_", "__ia32_"} {
+		name = strings.TrimPrefix(name, architecture)
+	}
+	for _, prefix := range networkPath {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,179 @@
+package exporter
+
+import (
+	"math/bits"
+	"time"
+
+	"tetracast/datagram"
+	"tetracast/ledger"
+	"tetracast/transcode"
+)
+
+// linesBytes is how many bytes of JSON the worker makes before it sends them:
+// they are still in the processor's cache when the kernel copies them.
+const linesBytes = 256 << 10
+
+// never is later than anything that is due.
+var never = time.Unix(1<<40, 0)
+
+// worker turns events into datagrams and sends them. It belongs to the holder
+// of the role; nothing in it is locked.
+type worker struct {
+	transcoder *transcode.Transcoder
+	streams    []*stream
+	lines      []byte // the JSON lines of the events at hand, back to back
+	events     []event
+	packing    datagram.Event // here because what goes through an interface would be allocated
+	counts     workerCounts
+}
+
+// event is one event at hand: its line ends at end and begins where the one
+// before it ends.
+type event struct {
+	end  int
+	wire []byte
+}
+
+// workerCounts is what a worker counts; a copy is published at each hand-over.
+type workerCounts struct {
+	streams []streamCounts
+	stats   Stats
+}
+
+// add makes the JSON of an event. The bytes must stay as they are until
+// finish, unless so many came that add itself had to send some.
+func (w *worker) add(bytes []byte, f form) {
+	if len(w.lines) > linesBytes {
+		w.finish(time.Now())
+	}
+	if f == formLine {
+		w.lines = append(w.lines, bytes...)
+		w.events = append(w.events, event{end: len(w.lines)})
+		return
+	}
+	lines, info, err := w.transcoder.Append(w.lines, bytes)
+	w.counts.stats.count(info)
+	if err != nil {
+		for _, s := range w.streams {
+			s.lose(ledger.Untranscodable, err, len(bytes))
+		}
+		return
+	}
+	w.lines = append(lines, '\n')
+	w.events = append(w.events, event{end: len(w.lines), wire: bytes})
+}
+
+// finish packs and sends the events at hand, and agent_init where it is due.
+func (w *worker) finish(now time.Time) {
+	start := 0
+	for i := range w.events {
+		w.packing = datagram.Event{Line: w.lines[start:w.events[i].end], Wire: w.events[i].wire}
+		start = w.events[i].end
+		for _, s := range w.streams {
+			s.pack(&w.packing)
+		}
+	}
+	for _, s := range w.streams {
+		s.flush(now)
+	}
+	clear(w.events)
+	w.events = w.events[:0]
+	w.lines = w.lines[:0]
+	if cap(w.lines) > 4*linesBytes {
+		w.lines = nil // a giant event came by; do not keep its memory
+	}
+}
+
+// ready says whether any stream can send now. Without one, events are better
+// kept in the queue than worked off.
+func (w *worker) ready(now time.Time) bool {
+	for _, s := range w.streams {
+		if s.ready(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// pending says whether a destination still has to take something.
+func (w *worker) pending() bool {
+	for _, s := range w.streams {
+		if len(s.pending.Datagrams) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// again returns when something can be done that could not be done now: a
+// destination may take datagrams again, or agent_init is due.
+func (w *worker) again(queued bool) time.Time {
+	first := never
+	for _, s := range w.streams {
+		if s.conn == nil {
+			continue // its resolver will wake Run
+		}
+		due := s.announceDue
+		if queued || len(s.pending.Datagrams) > 0 {
+			due = s.nextAttempt
+		} else if due.Before(s.nextAttempt) {
+			due = s.nextAttempt
+		}
+		if due.Before(first) {
+			first = due
+		}
+	}
+	return first
+}
+
+// snapshot copies the counts.
+func (w *worker) snapshot(to *workerCounts) {
+	for i, s := range w.streams {
+		to.streams[i] = s.counts
+	}
+	to.stats = w.counts.stats
+}
+
+func (s *Stats) count(info transcode.Info) {
+	if info.Repaired > 0 {
+		s.Repaired++
+	}
+	if info.Unknown > 0 {
+		s.Unknown++
+	}
+	if info.Fallback {
+		s.Fallbacks++
+	}
+}
+
+// maxTake is how many events are let in under one lock: as many as a mask has
+// bits.
+const maxTake = 64
+
+// mask marks some of maxTake events.
+type mask uint64
+
+func (m mask) has(i int) bool { return m&(1<<i) != 0 }
+func (m mask) count() uint64  { return uint64(bits.OnesCount64(uint64(m))) }
+
+// own marks the events that the exporter itself caused.
+func (e *UDPExporter) own(events [][]byte, f form) mask {
+	var m mask
+	if e.config.Self == nil || f != formWire {
+		return m
+	}
+	for i, event := range events {
+		if e.config.Self.Caused(event) {
+			m |= 1 << i
+		}
+	}
+	return m
+}
+
+func size(events [][]byte) int {
+	n := 0
+	for _, e := range events {
+		n += len(e)
+	}
+	return n
+}

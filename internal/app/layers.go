@@ -1,0 +1,149 @@
+package app
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+)
+
+// envPrefix begins the name of every environment variable that sets a flag:
+// --udp-destination is TETRACAST_UDP_DESTINATION.
+const envPrefix = "TETRACAST_"
+
+// File is the YAML configuration file: for each command a section, in it its
+// flags by name.
+//
+//	export:
+//	  udp-destination: [collector.example:7514]
+//	  flush-interval: 5ms
+type File map[string]map[string]any
+
+// ReadFile reads the configuration file at path and holds its sections and keys
+// against the flags of the commands. An unknown section or key is an error that
+// names the nearest known one.
+func ReadFile(path string, commands map[string]*pflag.FlagSet) (File, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, Usage(fmt.Errorf("app: reading the configuration file: %w", err), "")
+	}
+	var file File
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		return nil, Usage(fmt.Errorf("app: reading the configuration file %s: %w", path, err),
+			"the file has one section for each command, with its flags as keys: export: {udp-destination: [host:port]}")
+	}
+	for section, keys := range file {
+		flags, ok := commands[section]
+		if !ok {
+			return nil, Usage(fmt.Errorf("app: configuration file %s: unknown section %q", path, section),
+				didYouMean(section, sortedKeys(commands)))
+		}
+		for key := range keys {
+			if flags.Lookup(key) == nil {
+				return nil, Usage(fmt.Errorf("app: configuration file %s: section %s: unknown key %q", path, section, key),
+					didYouMean(key, flagNames(flags)))
+			}
+		}
+	}
+	return file, nil
+}
+
+// Layer gives each flag that the command line did not set its value from the
+// environment or else from the file's section, if they have one.
+func Layer(flags *pflag.FlagSet, lookupEnv func(string) (string, bool), section map[string]any) error {
+	var firstErr error
+	flags.VisitAll(func(flag *pflag.Flag) {
+		if flag.Changed || firstErr != nil {
+			return
+		}
+		variable := envPrefix + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
+		if value, ok := lookupEnv(variable); ok {
+			if err := flags.Set(flag.Name, value); err != nil {
+				firstErr = Usage(fmt.Errorf("app: environment variable %s=%q: %w", variable, value, err), flag.Usage)
+			}
+			return
+		}
+		if value, ok := section[flag.Name]; ok {
+			if err := setFromFile(flags, flag, value); err != nil {
+				firstErr = Usage(fmt.Errorf("app: configuration file: %s: %w", flag.Name, err), flag.Usage)
+			}
+		}
+	})
+	return firstErr
+}
+
+// setFromFile sets a flag from a YAML value: a scalar, or a list of them for a
+// flag that can be repeated.
+func setFromFile(flags *pflag.FlagSet, flag *pflag.Flag, value any) error {
+	list, ok := value.([]any)
+	if !ok {
+		if _, nested := value.(map[string]any); nested || value == nil {
+			return fmt.Errorf("want a plain value, not %v", value)
+		}
+		return flags.Set(flag.Name, fmt.Sprint(value))
+	}
+	slice, ok := flag.Value.(pflag.SliceValue)
+	if !ok {
+		return fmt.Errorf("want one value, not a list of %d", len(list))
+	}
+	texts := make([]string, len(list))
+	for i, v := range list {
+		texts[i] = fmt.Sprint(v)
+	}
+	flag.Changed = true
+	return slice.Replace(texts)
+}
+
+func flagNames(flags *pflag.FlagSet) []string {
+	var names []string
+	flags.VisitAll(func(flag *pflag.Flag) { names = append(names, flag.Name) })
+	return names
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// didYouMean returns a hint that names the candidate nearest to name, or all of
+// them if none is near.
+func didYouMean(name string, candidates []string) string {
+	best, distance := "", 1+len(name)/3
+	for _, c := range candidates {
+		if d := editDistance(name, c); d <= distance {
+			best, distance = c, d
+		}
+	}
+	if best != "" {
+		return fmt.Sprintf("did you mean %q?", best)
+	}
+	return "known: " + strings.Join(candidates, ", ")
+}
+
+// editDistance is the least number of bytes to insert, delete or replace
+// (Levenshtein).
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}

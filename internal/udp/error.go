@@ -1,0 +1,77 @@
+package udp
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// The classes of a send that was not taken, by what a caller can do.
+var (
+	// ErrWouldBlock: the socket's send buffer is full; it drains in
+	// milliseconds.
+	ErrWouldBlock = errors.New("send buffer is full")
+	// ErrNoBuffers: the network device's queue is full, likewise.
+	ErrNoBuffers = errors.New("device queue is full")
+	// ErrRefused: the host answered port unreachable, twice in a row.
+	ErrRefused = errors.New("port unreachable")
+	// ErrTooLarge: longer than the path, or UDP itself, takes. Path MTU in
+	// SendError.MTU, where the kernel knows it.
+	ErrTooLarge = errors.New("datagram is too large")
+	// ErrNotPermitted: refused twice by a packet filter or a full table of
+	// connections on this host.
+	ErrNotPermitted = errors.New("not permitted by this host")
+	// ErrUnreachable: there is no route, or no neighbour answers. It heals by
+	// itself, or with a new socket if the own address is gone.
+	ErrUnreachable = errors.New("network unreachable")
+	// ErrLinkDown: the device is down.
+	ErrLinkDown = errors.New("network device is down")
+)
+
+// SendError says why a datagram was not taken.
+type SendError struct {
+	Class error // one of the classes above, or nil for a cause not listed
+	Errno unix.Errno
+	MTU   int // of the path, in bytes of IP packet; 0: unknown
+}
+
+// Error names the class and the kernel's error.
+func (e *SendError) Error() string {
+	if e.Class == nil {
+		return fmt.Sprintf("udp: sending: %v", e.Errno)
+	}
+	if e.MTU > 0 {
+		return fmt.Sprintf("udp: sending: %v (%v, path MTU %d bytes)", e.Class, e.Errno, e.MTU)
+	}
+	return fmt.Sprintf("udp: sending: %v (%v)", e.Class, e.Errno)
+}
+
+// Unwrap returns the class and the kernel's error.
+func (e *SendError) Unwrap() []error {
+	if e.Class == nil {
+		return []error{e.Errno}
+	}
+	return []error{e.Class, e.Errno}
+}
+
+// classOf returns the class of an error of sendmmsg, or nil.
+func classOf(errno unix.Errno) error {
+	switch errno {
+	case unix.EAGAIN:
+		return ErrWouldBlock
+	case unix.ENOBUFS, unix.ENOMEM:
+		return ErrNoBuffers
+	case unix.ECONNREFUSED:
+		return ErrRefused
+	case unix.EMSGSIZE:
+		return ErrTooLarge
+	case unix.EPERM:
+		return ErrNotPermitted
+	case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EHOSTDOWN, unix.EADDRNOTAVAIL:
+		return ErrUnreachable
+	case unix.ENETDOWN:
+		return ErrLinkDown
+	}
+	return nil
+}
