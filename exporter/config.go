@@ -167,9 +167,10 @@ func splitHostPort(address string) (host string, port uint16, err error) {
 	return host, uint16(n), nil
 }
 
-// ParseDestination reads [FORMAT://]HOST[:PORT].
-func ParseDestination(text string) (Destination, error) {
-	d := Destination{Address: text}
+// ParseDestination reads [FORMAT://]HOST[:PORT]. format is that of a text which
+// names none; empty is json.
+func ParseDestination(text, format string) (Destination, error) {
+	d := Destination{Address: text, Format: format}
 	if format, address, ok := strings.Cut(text, "://"); ok {
 		d = Destination{Address: address, Format: format}
 	}

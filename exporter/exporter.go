@@ -93,7 +93,7 @@ func NewUDPExporter(config Config) (*UDPExporter, error) {
 			}
 		}
 	}
-	if e.worker.transcoder, err = newTranscoder(config.TranscodeCacheBytes); err != nil {
+	if e.worker.transcoder, err = NewTranscoder(config.TranscodeCacheBytes); err != nil {
 		e.closeSockets()
 		return nil, err
 	}

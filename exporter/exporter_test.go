@@ -507,7 +507,7 @@ func TestConfigFaults(t *testing.T) {
 func TestParseDestination(t *testing.T) {
 	f := func(in, address string) {
 		t.Helper()
-		d, err := ParseDestination(in)
+		d, err := ParseDestination(in, "")
 		if err != nil || d.Address != address || d.Format != "json" {
 			t.Errorf("%q: %+v, %v; want %s", in, d, err, address)
 		}

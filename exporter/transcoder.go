@@ -12,9 +12,10 @@ import (
 	"tetracast/transcode"
 )
 
-// newTranscoder compiles the program for GetEventsResponse. What it cannot
-// transcode goes to protojson.
-func newTranscoder(cacheBytes int) (*transcode.Transcoder, error) {
+// NewTranscoder returns a transcoder for GetEventsResponse, the one that an
+// exporter uses: what it cannot transcode goes to protojson. cacheBytes bounds
+// its memory of parts it has seen; 0 and less is none.
+func NewTranscoder(cacheBytes int) (*transcode.Transcoder, error) {
 	program, err := transcode.Compile((*tetragon.GetEventsResponse)(nil).ProtoReflect().Descriptor())
 	if err != nil {
 		return nil, fmt.Errorf("exporter: compiling the transcoder: %w", err)

@@ -67,3 +67,18 @@ func (e *Exporter) Close() error {
 	e.Closes = &closes
 	return err
 }
+
+// Settle holds the accounts of one exporter with one stream and of the one
+// collector it sent to against each other, at the end of both. It returns an
+// error if the collector did not receive what was sent.
+func Settle(e *Exporter, c *Collector) error {
+	var sent uint64
+	for i := range e.Streams {
+		sent += e.Streams[i].Sent
+	}
+	if sent != c.Received {
+		return fmt.Errorf("ledger: sent %d, but received %d; the sockets dropped %d datagrams, %d could not be decoded",
+			sent, c.Received, c.Observed.SocketDropped, c.Undecodable.Total())
+	}
+	return nil
+}

@@ -115,16 +115,31 @@ func sortedKeys[V any](m map[string]V) []string {
 // didYouMean returns a hint that names the candidate nearest to name, or all of
 // them if none is near.
 func didYouMean(name string, candidates []string) string {
-	best, distance := "", 1+len(name)/3
-	for _, c := range candidates {
-		if d := editDistance(name, c); d <= distance {
-			best, distance = c, d
-		}
-	}
-	if best != "" {
-		return fmt.Sprintf("did you mean %q?", best)
+	if near, ok := nearest(name, candidates); ok {
+		return fmt.Sprintf("did you mean %q?", near)
 	}
 	return "known: " + strings.Join(candidates, ", ")
+}
+
+// nearest returns the candidate that a third of the name's bytes, or one, would
+// have to change for.
+func nearest(name string, candidates []string) (near string, ok bool) {
+	distance := max(1, len(name)/3)
+	for _, c := range candidates {
+		if d := editDistance(name, c); d <= distance {
+			near, distance, ok = c, d-1, true
+		}
+	}
+	return near, ok
+}
+
+// DidYouMean returns a hint that names the flag nearest to name, and nothing if
+// none is near.
+func DidYouMean(flags *pflag.FlagSet, name string) string {
+	if near, ok := nearest(name, flagNames(flags)); ok {
+		return fmt.Sprintf("did you mean --%s? ", near)
+	}
+	return ""
 }
 
 // editDistance is the least number of bytes to insert, delete or replace

@@ -1,0 +1,21 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"tetracast/internal/app"
+)
+
+func newCollect() *cobra.Command {
+	var config app.CollectConfig
+	cmd := &cobra.Command{
+		Use:   "collect",
+		Short: "Receive events over UDP and write them as JSON lines",
+		Long:  "collect receives what export sends and writes one JSON object a line to standard\noutput or to a file. At the end it prints the account to standard error.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.Collect(cmd.Context(), config, streams())
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	return cmd
+}

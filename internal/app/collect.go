@@ -1,0 +1,126 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"tetracast/internal/collector"
+	"tetracast/internal/sink"
+	"tetracast/internal/sink/compact"
+	"tetracast/ledger"
+)
+
+// DefaultListen is where collect listens.
+const DefaultListen = "127.0.0.1:7514"
+
+// CollectConfig is the configuration of the collect command.
+type CollectConfig struct {
+	Log         LogConfig
+	Listen      string // host:port
+	Format      string
+	Output      string // json, compact, or empty: json, and nothing beside Write
+	Write       string // file
+	ExitIdle    time.Duration
+	AccountFile string
+
+	ReceiveBufferBytes int
+	QueueBytes         int
+}
+
+// AddFlags declares the command's flags.
+func (c *CollectConfig) AddFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&c.Listen, "listen", DefaultListen, "UDP address to receive on, host:port")
+	flags.StringVar(&c.Format, "format", "auto", "format of the datagrams: auto or json")
+	flags.StringVar(&c.Output, "output", "", "what goes to standard output: json or compact; json if --write is not given, else nothing")
+	flags.StringVar(&c.Write, "write", "", "append the events to this file, a JSON object a line")
+	flags.DurationVar(&c.ExitIdle, "exit-idle", 0, "exit when nothing came for so long, after the first datagram; 0: never")
+	flags.StringVar(&c.AccountFile, "account", "", "write the account as JSON to this file at the end and on SIGUSR1")
+	flags.IntVar(&c.ReceiveBufferBytes, "receive-buffer-size", collector.DefaultReceiveBufferBytes, "socket receive buffer to ask for, in bytes")
+	flags.IntVar(&c.QueueBytes, "queue-bytes", collector.DefaultQueueBytes, "the most bytes of events that wait for the output; what does not fit is dropped as sink_full")
+	c.Log.addFlags(flags)
+}
+
+// Collect receives datagrams and writes their events until ctx ends, or nothing
+// comes for Config.ExitIdle.
+func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
+	log, err := streams.logger(c.Log)
+	if err != nil {
+		return err
+	}
+	out, err := c.sink(streams)
+	if err != nil {
+		return err
+	}
+	in, err := collector.New(c.collectorConfig(out, log))
+	if err != nil {
+		_ = out.Close()
+		return Failed(err, "is another collector running? --listen takes another address, and port 0 a free port")
+	}
+	account := func() ledger.Collector {
+		account := in.Account()
+		_ = account.Close() // the verdict is in the account
+		return account
+	}
+	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { accountOnSignal(beside, c.AccountFile, account, log) })
+	err = in.Run(ctx)
+	stop()
+	running.Wait()
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return errors.Join(finishCollect(account(), c.AccountFile, streams), err)
+}
+
+// finishCollect writes the last account. One that does not close is an error.
+func finishCollect(account ledger.Collector, path string, streams Streams) error {
+	_, _ = streams.Err.Write(account.AppendText(nil))
+	err := account.Check()
+	if path != "" {
+		err = errors.Join(err, writeAccount(path, account))
+	}
+	return err
+}
+
+func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) collector.Config {
+	return collector.Config{
+		Listen: c.Listen, Format: c.Format, Sink: out, ExitIdle: c.ExitIdle,
+		ReceiveBufferBytes: c.ReceiveBufferBytes, QueueBytes: c.QueueBytes, Log: log,
+	}
+}
+
+// sink opens what the flags ask for: standard output, a file, or both.
+func (c *CollectConfig) sink(streams Streams) (sink.Sink, error) {
+	var sinks []sink.Sink
+	output := c.Output
+	if output == "" && c.Write == "" {
+		output = "json"
+	}
+	switch output {
+	case "":
+	case "json":
+		sinks = append(sinks, sink.NewLines(streams.Out))
+	case "compact":
+		sinks = append(sinks, compact.New(sink.NewLines(streams.Out), compact.Options{Color: isTerminal(streams.Out)}))
+	default:
+		return nil, Usage(fmt.Errorf("app: --output %q, want json or compact", c.Output), "")
+	}
+	if c.Write != "" {
+		file, err := sink.OpenFile(c.Write)
+		if err != nil {
+			return nil, Failed(err, "")
+		}
+		sinks = append(sinks, file)
+	}
+	if len(sinks) == 1 {
+		return sinks[0], nil
+	}
+	return sink.Tee(sinks...), nil
+}

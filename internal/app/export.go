@@ -1,0 +1,211 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"tetracast/exporter"
+	"tetracast/internal/source"
+	"tetracast/ledger"
+)
+
+// ExportConfig is the configuration of the export command.
+type ExportConfig struct {
+	Log LogConfig
+	TLS TLSConfig
+
+	Destinations     []string // [FORMAT://]HOST[:PORT]
+	Format           string   // of the destinations that name none
+	MaxDatagram      string   // bytes, or auto
+	UDPBufferSize    int      // bytes
+	QueueBytes       int
+	TranscodeCache   int           // bytes; 0: none
+	MetadataInterval time.Duration // 0: only at start and on change
+	AccountFile      string
+
+	ServerAddress     string
+	MaxReceiveBytes   int
+	Reconnect         bool
+	FailFast          bool
+	AllowList         string
+	DenyList          string
+	FieldFilters      string
+	Filters           string // auto or none
+	TetragonConfigDir string
+}
+
+// AddFlags declares the command's flags.
+func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
+	flags.StringArrayVar(&c.Destinations, "udp-destination", nil, "where to send, as [FORMAT://]HOST[:PORT] with port 7514 by default; can be repeated")
+	flags.StringVar(&c.Format, "format", "json", "format of the datagrams: json")
+	flags.StringVar(&c.MaxDatagram, "max-datagram", "auto", "the most bytes of payload in a datagram, or auto: what the format allows")
+	flags.IntVar(&c.UDPBufferSize, "udp-buffer-size", exporter.DefaultUDPBufferSize, "socket send buffer to ask for (SO_SNDBUF), in bytes")
+	flags.IntVar(&c.QueueBytes, "queue-bytes", exporter.DefaultQueueBytes, "the most bytes of events that wait; what does not fit is dropped as queue_full")
+	flags.IntVar(&c.TranscodeCache, "transcode-cache", exporter.DefaultTranscodeCacheBytes, "memory for parts of events that repeat, in bytes; 0: none")
+	flags.DurationVar(&c.MetadataInterval, "metadata-interval", exporter.DefaultMetadataInterval, "time between two agent_init, give or take a tenth; 0: only at the start and on change")
+	flags.StringVar(&c.AccountFile, "account", "", "write the account as JSON to this file at the end and on SIGUSR1")
+
+	flags.StringVar(&c.ServerAddress, "server-address", "", "Tetragon's gRPC address, unix:///path or host:port; empty: it is looked for")
+	flags.IntVar(&c.MaxReceiveBytes, "max-recv-size", source.MaxMessageBytes, "largest message to take from Tetragon, in bytes")
+	flags.BoolVar(&c.Reconnect, "reconnect", true, "subscribe again when the subscription ends; false: exit 0 when Tetragon ends it")
+	flags.BoolVar(&c.FailFast, "fail-fast", false, "exit 1 if Tetragon or a destination cannot be reached at the start")
+	flags.StringVar(&c.AllowList, "allow-list", "", "events to ask for: Tetragon's filters, a JSON object a line, or @FILE")
+	flags.StringVar(&c.DenyList, "deny-list", "", "events to leave out, likewise")
+	flags.StringVar(&c.FieldFilters, "field-filters", "", "fields to put in or leave out, likewise")
+	flags.StringVar(&c.Filters, "filters", "auto", "auto: without filters given, use those of Tetragon's own export; none: ask for all events")
+	flags.StringVar(&c.TetragonConfigDir, "tetragon-config-dir", "", "Tetragon's configuration folder, to read its filters from before Tetragon 1.7")
+	c.TLS.addFlags(flags)
+	c.Log.addFlags(flags)
+}
+
+// Export subscribes to Tetragon and sends its events until the subscription
+// ends for good or ctx does.
+func Export(ctx context.Context, c ExportConfig, streams Streams) error {
+	log, err := streams.logger(c.Log)
+	if err != nil {
+		return err
+	}
+	self, err := exporter.ReadSelf("/proc")
+	if err != nil {
+		log.Warn("No event of the exporter itself is excluded: with a policy on the network path it would export its own sends", "cause", err)
+	}
+	exporterConfig, err := c.exporterConfig(log, self)
+	if err != nil {
+		return err
+	}
+	sourceConfig, err := c.sourceConfig(log)
+	if err != nil {
+		return err
+	}
+	out, err := exporter.NewUDPExporter(exporterConfig)
+	if err != nil {
+		return Usage(err, "a destination is [FORMAT://]HOST[:PORT], such as collector.example:7514")
+	}
+	defer func() { _ = out.Close() }()
+	if c.FailFast || !c.Reconnect {
+		if err := out.Resolve(ctx); err != nil {
+			return Failed(err, "without --fail-fast and --reconnect=false the name is tried until it resolves")
+		}
+	}
+	sourceConfig.Connected = func(t source.Tetragon) {
+		out.SetTetragon(exporter.Tetragon{Version: t.Version, BuildCommit: t.BuildCommit, BuildDate: t.BuildDate})
+	}
+	in, err := source.New(sourceConfig)
+	if err != nil {
+		return Usage(err, "--server-address is unix:///path or host:port")
+	}
+	account := func() ledger.Exporter { return exportAccount(out, in) }
+	err = pump(ctx, in, out, func(ctx context.Context) { accountOnSignal(ctx, c.AccountFile, account, log) })
+	return errors.Join(finishExport(account(), c.AccountFile, streams), explainSource(err))
+}
+
+// pump runs source and exporter, and stops them in the order of the data: the
+// source, then the exporter when it has sent what it holds.
+func pump(ctx context.Context, in source.Source, out *exporter.UDPExporter, beside func(context.Context)) error {
+	exporting, stopExporting := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { _ = out.Run(exporting) }) // nil: it runs once
+	running.Go(func() { beside(exporting) })
+	err := in.Run(ctx, func(batch [][]byte) {
+		_ = out.SendBatch(batch) // its only error, ErrClosed, is in the account
+	})
+	stopExporting()
+	running.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil // a signal asked for the end
+	}
+	return err
+}
+
+// exportAccount joins what the two sides of the exporter count.
+func exportAccount(out *exporter.UDPExporter, in *source.Subscription) ledger.Exporter {
+	account := out.Account()
+	stats := in.Stats()
+	account.SubscriptionBreaks = stats.Breaks
+	account.BlindMS = uint64(stats.BlindTime.Milliseconds())
+	_ = account.Close() // the verdict is in the account
+	return account
+}
+
+// finishExport writes the last account. One that does not close is an error.
+func finishExport(account ledger.Exporter, path string, streams Streams) error {
+	_, _ = streams.Err.Write(account.AppendText(nil))
+	err := account.Check()
+	if path != "" {
+		err = errors.Join(err, writeAccount(path, account))
+	}
+	return err
+}
+
+func explainSource(err error) error {
+	if errors.Is(err, source.ErrNotFound) {
+		return Failed(err, "is Tetragon running? --server-address names another place; without --fail-fast and --reconnect=false it is tried until it answers")
+	}
+	return err
+}
+
+func (c *ExportConfig) exporterConfig(log *slog.Logger, self *exporter.Self) (exporter.Config, error) {
+	config := exporter.Config{
+		QueueBytes:          c.QueueBytes,
+		TranscodeCacheBytes: c.TranscodeCache,
+		MetadataInterval:    c.MetadataInterval,
+		Self:                self,
+		Logger:              log,
+	}
+	if c.TranscodeCache == 0 {
+		config.TranscodeCacheBytes = -1 // in the library zero means the default
+	}
+	if c.MetadataInterval <= 0 {
+		config.MetadataInterval = -1
+	}
+	if len(c.Destinations) == 0 {
+		return config, Usage(errors.New("app: no --udp-destination given"), "try: tetracast export --udp-destination 127.0.0.1:7514")
+	}
+	maxDatagram := 0
+	if c.MaxDatagram != "" && c.MaxDatagram != "auto" {
+		var err error
+		if maxDatagram, err = strconv.Atoi(c.MaxDatagram); err != nil || maxDatagram < 1 {
+			return config, Usage(fmt.Errorf("app: --max-datagram %q, want bytes or auto", c.MaxDatagram), "")
+		}
+	}
+	for _, text := range c.Destinations {
+		d, err := exporter.ParseDestination(text, c.Format)
+		if err != nil {
+			return config, Usage(err, "a destination is [FORMAT://]HOST[:PORT], such as collector.example:7514")
+		}
+		d.MaxDatagram, d.UDPBufferSize = maxDatagram, c.UDPBufferSize
+		config.Destinations = append(config.Destinations, d)
+	}
+	return config, nil
+}
+
+func (c *ExportConfig) sourceConfig(log *slog.Logger) (source.Config, error) {
+	config := source.Config{
+		ServerAddress:     c.ServerAddress,
+		ServerAddressFrom: "--server-address or TETRACAST_SERVER_ADDRESS",
+		AutoFilters:       c.Filters == "auto",
+		TetragonConfigDir: c.TetragonConfigDir,
+		MaxReceiveBytes:   c.MaxReceiveBytes,
+		Reconnect:         c.Reconnect,
+		FailFast:          c.FailFast,
+		Logger:            log,
+	}
+	if c.Filters != "auto" && c.Filters != "none" {
+		return config, Usage(fmt.Errorf("app: --filters %q, want auto or none", c.Filters), "")
+	}
+	var err error
+	if config.Filters, err = source.ParseFilters(c.AllowList, c.DenyList, c.FieldFilters); err != nil {
+		return config, Usage(err, `a filter is a JSON object, such as {"event_set":["PROCESS_EXEC"]}`)
+	}
+	if config.TLS, err = c.TLS.load(); err != nil {
+		return config, Usage(err, "")
+	}
+	return config, nil
+}

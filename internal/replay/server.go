@@ -1,0 +1,345 @@
+package replay
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cilium/tetragon/api/v1/tetragon"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	// GetInfo's configuration is a list of Any; these types have to be known.
+	_ "google.golang.org/protobuf/types/known/structpb"
+	_ "google.golang.org/protobuf/types/known/wrapperspb"
+
+	"tetracast/internal/corpus"
+	"tetracast/internal/source"
+)
+
+// Config says what is served and how. The zero value serves the built-in
+// sample to one client, as fast as it reads.
+type Config struct {
+	// Recording is the path of a recording; empty: the built-in sample.
+	Recording string
+	// EventsPerSecond paces the events. Zero: as fast as the client reads.
+	EventsPerSecond int
+	// Loop starts again at the end of the recording, and serves any number of
+	// clients. Without it one client is served to the end, and Serve returns.
+	Loop bool
+	// Version is what GetVersion answers. Empty: that of the recorded Tetragon.
+	// Before v1.7 there is no GetInfo.
+	Version string
+	// Faults happen to the streams in turn: the first to the first stream, and
+	// so on; streams after the last have none.
+	Faults []Fault
+	// TLS is used on TCP; nil: plain text.
+	TLS credentials.TransportCredentials
+	// Logger gets the log. Nil discards it.
+	Logger *slog.Logger
+}
+
+// Fault is what goes wrong with a stream. A broken stream's successor goes on
+// behind the last message that was sent.
+type Fault struct {
+	// After is the number of messages that are sent before.
+	After int
+	// Stall is how long nothing comes then.
+	Stall time.Duration
+	// Break ends the stream with this status; nil: it goes on.
+	Break error
+}
+
+// Server is a Tetragon that has already seen everything.
+type Server struct {
+	tetragon.UnimplementedFineGuidanceSensorsServer
+
+	config    Config
+	version   *tetragon.GetVersionResponse
+	info      *tetragon.GetInfoResponse
+	health    *tetragon.GetHealthStatusResponse
+	policies  *tetragon.ListTracingPoliciesResponse
+	recording []byte // the sample; nil: config.Recording is opened for each stream
+
+	streams  atomic.Int64
+	sent     atomic.Int64  // messages, over all streams
+	finished chan struct{} // closed when the one client was served to the end
+	once     sync.Once
+	damage   error // of the recording, set before finished is closed
+	calls    callLog
+}
+
+// New checks the configuration and opens the recording once, to see that it is
+// one.
+func New(config Config) (*Server, error) {
+	s := &Server{
+		config:   config,
+		version:  new(tetragon.GetVersionResponse),
+		info:     new(tetragon.GetInfoResponse),
+		health:   new(tetragon.GetHealthStatusResponse),
+		policies: new(tetragon.ListTracingPoliciesResponse),
+		finished: make(chan struct{}),
+	}
+	if config.EventsPerSecond < 0 {
+		return nil, fmt.Errorf("replay: %d events a second, want 0 or more", config.EventsPerSecond)
+	}
+	if s.config.Logger == nil {
+		s.config.Logger = slog.New(slog.DiscardHandler)
+	}
+	for _, answer := range []struct {
+		text []byte
+		into proto.Message
+	}{{corpus.Version, s.version}, {corpus.Info, s.info}, {corpus.Health, s.health}, {corpus.TracingPolicies, s.policies}} {
+		if err := protojson.Unmarshal(answer.text, answer.into); err != nil {
+			return nil, fmt.Errorf("replay: reading a recorded answer: %w", err)
+		}
+	}
+	if config.Version != "" {
+		s.version.Version, s.info.Version = config.Version, config.Version
+	}
+	recording, err := s.open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = recording.Close() }()
+	if _, err := recording.Next(); err != nil {
+		if err == io.EOF {
+			err = fmt.Errorf("the recording is empty: %w", source.ErrNoRecording)
+		}
+		return nil, fmt.Errorf("replay: %s: %w", config.Recording, err)
+	}
+	return s, nil
+}
+
+func (s *Server) open() (*source.Recording, error) {
+	if s.config.Recording == "" {
+		return source.NewRecording(bytes.NewReader(corpus.Sample()))
+	}
+	return source.OpenRecording(s.config.Recording)
+}
+
+// Listen opens unix:///path or host:port. A socket file that is left there is
+// replaced if nobody answers on it.
+func Listen(address string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(address, "unix://")
+	if !isUnix {
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			return nil, fmt.Errorf("replay: listening on %s: %w", address, err)
+		}
+		return listener, nil
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+		conn, err := net.Dial("unix", path)
+		if err == nil {
+			_ = conn.Close()
+			return nil, fmt.Errorf("replay: listening on %s: somebody answers there", address)
+		}
+		_ = os.Remove(path)
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("replay: listening on %s: %w", address, err)
+	}
+	return listener, nil
+}
+
+// Serve serves on the listener, which it closes, until ctx ends or, without
+// Loop, one client was served to the end.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	options := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.UnaryInterceptor(s.calls.unary),
+		grpc.StreamInterceptor(s.calls.stream),
+	}
+	if s.config.TLS != nil {
+		options = append(options, grpc.Creds(s.config.TLS))
+	}
+	server := grpc.NewServer(options...)
+	tetragon.RegisterFineGuidanceSensorsServer(server, s)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	var err error
+	select {
+	case err = <-served:
+		return fmt.Errorf("replay: serving: %w", err)
+	case <-ctx.Done():
+		err = ctx.Err()
+		server.Stop()
+	case <-s.finished:
+		// Let the client read the end of its stream, but do not wait for it for
+		// ever.
+		timer := time.AfterFunc(time.Second, server.Stop)
+		server.GracefulStop()
+		timer.Stop()
+	}
+	<-served
+	return err
+}
+
+// Damage returns, after Serve, what was wrong with the recording: the client
+// got all that came before it.
+func (s *Server) Damage() error {
+	select {
+	case <-s.finished:
+		return s.damage
+	default:
+		return nil
+	}
+}
+
+// Sent returns the number of messages sent so far, over all streams.
+func (s *Server) Sent() int64 { return s.sent.Load() }
+
+// Calls returns the full names of the methods that clients called, each once.
+func (s *Server) Calls() []string { return s.calls.names() }
+
+// GetVersion answers with the version that is played.
+func (s *Server) GetVersion(context.Context, *tetragon.GetVersionRequest) (*tetragon.GetVersionResponse, error) {
+	return s.version, nil
+}
+
+// GetInfo answers as the recorded Tetragon did, or not at all before v1.7.
+func (s *Server) GetInfo(context.Context, *tetragon.GetInfoRequest) (*tetragon.GetInfoResponse, error) {
+	if before17(s.version.Version) {
+		return nil, status.Error(codes.Unimplemented, "unknown method GetInfo for service tetragon.FineGuidanceSensors")
+	}
+	return s.info, nil
+}
+
+// GetHealth answers as the recorded Tetragon did.
+func (s *Server) GetHealth(context.Context, *tetragon.GetHealthStatusRequest) (*tetragon.GetHealthStatusResponse, error) {
+	return s.health, nil
+}
+
+// ListTracingPolicies answers as the recorded Tetragon did.
+func (s *Server) ListTracingPolicies(context.Context, *tetragon.ListTracingPoliciesRequest) (*tetragon.ListTracingPoliciesResponse, error) {
+	return s.policies, nil
+}
+
+// before17 says whether a version is older than v1.7.
+func before17(version string) bool {
+	var major, minor int
+	if n, _ := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d", &major, &minor); n < 2 {
+		return false
+	}
+	return major < 1 || major == 1 && minor < 7
+}
+
+// GetEvents plays the recording.
+func (s *Server) GetEvents(_ *tetragon.GetEventsRequest, stream grpc.ServerStreamingServer[tetragon.GetEventsResponse]) error {
+	var fault Fault
+	if n := int(s.streams.Add(1)) - 1; n < len(s.config.Faults) {
+		fault = s.config.Faults[n]
+	} else {
+		fault.After = -1
+	}
+	s.config.Logger.Info("A client subscribed")
+	pace := newPacer(s.config.EventsPerSecond)
+	skip := s.sent.Load() // what earlier streams sent, unless everybody gets everything
+	if s.config.Loop {
+		skip = 0
+	}
+	for sent := 0; ; skip = 0 {
+		recording, err := s.open()
+		if err != nil {
+			return status.Error(codes.Internal, err.Error())
+		}
+		err = s.play(stream, recording, pace, &sent, skip, &fault)
+		_ = recording.Close()
+		if err == io.EOF && s.config.Loop {
+			continue
+		}
+		if err == io.EOF {
+			s.once.Do(func() { close(s.finished) })
+			return nil
+		}
+		return err
+	}
+}
+
+// play sends the recording once, without its first skip messages.
+func (s *Server) play(stream grpc.ServerStream, recording *source.Recording, pace *pacer, sent *int, skip int64, fault *Fault) error {
+	for i := int64(0); ; i++ {
+		message, err := recording.Next()
+		if err == io.EOF {
+			return io.EOF
+		}
+		if err != nil {
+			s.once.Do(func() { s.damage = err; close(s.finished) })
+			return status.Error(codes.DataLoss, err.Error())
+		}
+		if i < skip {
+			continue
+		}
+		if *sent == fault.After {
+			if err := misbehave(stream.Context(), fault); err != nil {
+				return err
+			}
+		}
+		if err := pace.wait(stream.Context()); err != nil {
+			return status.FromContextError(err).Err()
+		}
+		// grpc keeps the bytes until they are written, the recording does not.
+		if err := stream.SendMsg(wireMessage(bytes.Clone(message))); err != nil {
+			return err
+		}
+		*sent++
+		s.sent.Add(1)
+	}
+}
+
+// misbehave does once what the fault says.
+func misbehave(ctx context.Context, fault *Fault) error {
+	once := *fault
+	fault.After = -1
+	select {
+	case <-time.After(once.Stall):
+	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	return once.Break
+}
+
+// wireMessage is a message in its marshalled form.
+type wireMessage []byte
+
+// codec is protobuf's, but sends a wireMessage as it is.
+type codec struct{}
+
+// Name is the name of the codec that clients ask for.
+func (codec) Name() string { return "proto" }
+
+// Marshal marshals an answer.
+func (codec) Marshal(v any) (mem.BufferSlice, error) {
+	switch m := v.(type) {
+	case wireMessage:
+		return mem.BufferSlice{mem.SliceBuffer(m)}, nil
+	case proto.Message:
+		wire, err := proto.Marshal(m)
+		return mem.BufferSlice{mem.SliceBuffer(wire)}, err
+	}
+	return nil, fmt.Errorf("replay: marshalling a %T", v)
+}
+
+// Unmarshal unmarshals a request.
+func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return fmt.Errorf("replay: unmarshalling into a %T", v)
+	}
+	return proto.Unmarshal(data.Materialize(), m)
+}

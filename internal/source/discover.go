@@ -1,0 +1,120 @@
+package source
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Places is where Tetragon is looked for when no address is given. The zero
+// value is where Tetragon puts itself.
+type Places struct {
+	InfoFile string   // tetragon-info.json, which a running Tetragon writes
+	Sockets  []string // unix sockets
+	TCP      string   // host:port
+}
+
+// The places that Tetragon's releases use by default.
+const (
+	defaultInfoFile = "/var/run/tetragon/tetragon-info.json"
+	defaultTCP      = "localhost:54321" // up to 1.6
+)
+
+var defaultSockets = []string{"/var/run/tetragon/tetragon.sock", "/var/run/cilium/tetragon/tetragon.sock"}
+
+func (p Places) withDefaults() Places {
+	if p.InfoFile == "" {
+		p.InfoFile = defaultInfoFile
+	}
+	if p.Sockets == nil {
+		p.Sockets = defaultSockets
+	}
+	if p.TCP == "" {
+		p.TCP = defaultTCP
+	}
+	return p
+}
+
+// candidate is an address at which Tetragon may be.
+type candidate struct {
+	address string // unix:///path or host:port
+	why     string
+	err     error // why it cannot be tried; nil: it can
+}
+
+// candidates lists the places to try, in their order. It reads the info file
+// anew: it may have been left by another version.
+func (c *Config) candidates() []candidate {
+	if c.ServerAddress != "" {
+		return []candidate{{address: c.ServerAddress, why: "given by " + c.ServerAddressFrom}}
+	}
+	p := c.Places.withDefaults()
+	var list []candidate
+	if address, err := readInfoFile(p.InfoFile); err != nil {
+		list = append(list, candidate{address: p.InfoFile, err: err})
+	} else if address != "" {
+		list = append(list, candidate{address: address, why: "named in " + p.InfoFile})
+	}
+	for _, path := range p.Sockets {
+		list = append(list, candidate{address: "unix://" + path, why: "default socket"})
+	}
+	list = append(list, candidate{address: p.TCP, why: "default address up to Tetragon 1.6"})
+	seen := map[string]bool{}
+	unique := list[:0]
+	for _, one := range list {
+		if !seen[one.address] {
+			unique = append(unique, one)
+		}
+		seen[one.address] = true
+	}
+	return unique
+}
+
+// readInfoFile returns the server_address of tetragon-info.json, or nothing if
+// there is no such file.
+func readInfoFile(path string) (address string, err error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	var info struct {
+		ServerAddress string `json:"server_address"`
+	}
+	if err := json.Unmarshal(text, &info); err != nil {
+		return "", fmt.Errorf("reading server_address: %w", err)
+	}
+	if strings.HasPrefix(info.ServerAddress, "/") {
+		return "unix://" + info.ServerAddress, nil
+	}
+	return info.ServerAddress, nil
+}
+
+// explain adds to the error of a connection what a person can do about it.
+func explain(address string, err error) error {
+	path, isUnix := strings.CutPrefix(address, "unix://")
+	if !isUnix || !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	info, statErr := os.Stat(path)
+	if statErr != nil {
+		return fmt.Errorf("%w; the folder of the socket cannot be entered by this user", err)
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		gid := strconv.FormatUint(uint64(stat.Gid), 10)
+		name := gid
+		if group, err := user.LookupGroupId(gid); err == nil {
+			name = group.Name
+		}
+		return fmt.Errorf("%w; the socket wants membership in group %s (gid %s)", err, name, gid)
+	}
+	return err
+}

@@ -1,0 +1,106 @@
+package source
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/tetragon/api/v1/tetragon"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// Filters is what a subscription asks Tetragon to leave out or to put in, in
+// Tetragon's own terms. The zero value asks for everything.
+type Filters struct {
+	Allow  []*tetragon.Filter
+	Deny   []*tetragon.Filter
+	Fields []*tetragon.FieldFilter
+}
+
+// empty says whether everything is asked for.
+func (f Filters) empty() bool { return len(f.Allow)+len(f.Deny)+len(f.Fields) == 0 }
+
+// ParseFilters reads filter lists in Tetragon's syntax: JSON objects one after
+// the other, usually one a line, as --export-allowlist has them. A text that
+// begins with @ names a file that holds them. The error names the list, the line
+// and what is wrong there.
+func ParseFilters(allow, deny, fields string) (Filters, error) {
+	var f Filters
+	return f, errors.Join(
+		parseList("allow list", allow, func() proto.Message {
+			f.Allow = append(f.Allow, new(tetragon.Filter))
+			return f.Allow[len(f.Allow)-1]
+		}),
+		parseList("deny list", deny, func() proto.Message {
+			f.Deny = append(f.Deny, new(tetragon.Filter))
+			return f.Deny[len(f.Deny)-1]
+		}),
+		parseList("field filters", fields, func() proto.Message {
+			f.Fields = append(f.Fields, new(tetragon.FieldFilter))
+			return f.Fields[len(f.Fields)-1]
+		}))
+}
+
+// parseList reads each object of a list into the message that next returns.
+func parseList(list, text string, next func() proto.Message) error {
+	if path, ok := strings.CutPrefix(text, "@"); ok {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("source: %s: %w", list, err)
+		}
+		list, text = list+" "+path, string(content)
+	}
+	decoder := json.NewDecoder(strings.NewReader(text))
+	for {
+		start := decoder.InputOffset()
+		var object json.RawMessage
+		err := decoder.Decode(&object)
+		if err == io.EOF {
+			return nil
+		}
+		if err == nil {
+			start = decoder.InputOffset() - int64(len(object))
+			err = protojson.Unmarshal(object, next())
+		} else if rest := text[start:]; err != nil {
+			start += int64(len(rest) - len(strings.TrimLeft(rest, " \t\r\n")))
+		}
+		if err != nil {
+			return fmt.Errorf("source: %s, line %d: %w", list, 1+strings.Count(text[:start], "\n"), err)
+		}
+	}
+}
+
+// The keys under which Tetragon keeps the filters of its own JSON export, in
+// GetInfo (since 1.7) and as files of its configuration folder.
+const (
+	allowKey  = "export-allowlist"
+	denyKey   = "export-denylist"
+	fieldsKey = "field-filters"
+)
+
+// filtersFromConfig reads Tetragon's own filters from what GetInfo told.
+func filtersFromConfig(conf map[string]string) (Filters, error) {
+	return ParseFilters(plain(conf[allowKey]), plain(conf[denyKey]), plain(conf[fieldsKey]))
+}
+
+// filtersFromDir reads them from the folder that Tetragon was given with
+// --config-dir: a file for each key.
+func filtersFromDir(folder string) (Filters, error) {
+	conf := map[string]string{}
+	for _, key := range []string{allowKey, denyKey, fieldsKey} {
+		text, err := os.ReadFile(filepath.Join(folder, key))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return Filters{}, fmt.Errorf("source: reading Tetragon's configuration: %w", err)
+		}
+		conf[key] = string(text)
+	}
+	return filtersFromConfig(conf)
+}
+
+// plain keeps a value from being taken for a file's name.
+func plain(value string) string { return strings.TrimLeft(value, "@") }

@@ -1,0 +1,270 @@
+package source
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// ErrNotFound: Tetragon answered at none of the places. The error names each
+// with its own reason.
+var ErrNotFound = errors.New("source: Tetragon answers at none of the places it can be")
+
+// The waits between two attempts: exponential with full jitter, so that a
+// fleet does not come back in step. A subscription that lived for livedTime
+// begins with the shortest again.
+const (
+	minWait   = 200 * time.Millisecond
+	maxWait   = 30 * time.Second
+	livedTime = 10 * time.Second
+)
+
+// Tetragon ends every stream with Internal when an event holds a string that is
+// not UTF-8 (a control group's name, in 1.7.0). The stream is good again at
+// once, so the wait does not grow; but not more often than this.
+const (
+	internalWait    = 50 * time.Millisecond
+	internalSpacing = 100 * time.Millisecond
+)
+
+// Config says where Tetragon is and what to ask of it.
+type Config struct {
+	// ServerAddress is unix:///path or host:port. Empty: Tetragon is looked for
+	// at Places, at each attempt anew.
+	ServerAddress     string
+	ServerAddressFrom string // where that address comes from, for the log
+	Places            Places
+
+	// Filters are sent with the request. If they are empty and AutoFilters is
+	// set, Tetragon's own export filters are, which do not apply to clients by
+	// themselves: as GetInfo tells them, or as TetragonConfigDir holds them.
+	Filters           Filters
+	AutoFilters       bool
+	TetragonConfigDir string
+
+	TLS             *tls.Config // for TCP; nil: plain text
+	MaxReceiveBytes int         // largest message; zero: MaxMessageBytes
+
+	// Reconnect goes on when the subscription ends or cannot be made. Without it
+	// Run returns nil when Tetragon ends the stream in good order.
+	Reconnect bool
+	// FailFast returns an error if the first attempt fails.
+	FailFast bool
+
+	// Connected is called after each subscription is made, before its first
+	// message. It must return soon.
+	Connected func(Tetragon)
+	// Dial opens connections. Nil: net.Dialer.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Logger gets the log. Nil discards it.
+	Logger *slog.Logger
+}
+
+// Tetragon is what a subscription learnt about its server.
+type Tetragon struct {
+	Address       string // where it answered
+	Why           string // why it was looked for there
+	Version       string
+	BuildCommit   string            // since 1.7
+	BuildDate     string            // since 1.7
+	Config        map[string]string // since 1.7: its flags; nil: it did not tell
+	Filters       Filters           // in force for this subscription
+	FiltersOrigin string            // where they come from
+}
+
+// Stats counts what a subscription lived through.
+type Stats struct {
+	Connects  uint64        // subscriptions made
+	Breaks    uint64        // subscriptions that ended while more was wanted
+	Internal  uint64        // of these: with code Internal, as after invalid UTF-8
+	TooLarge  uint64        // of these: after a message over MaxReceiveBytes
+	BlindTime time.Duration // between the end of one and the beginning of the next
+}
+
+// Subscription is the stream of events of a running Tetragon, made anew
+// whenever it breaks.
+type Subscription struct {
+	config Config
+	log    *slog.Logger
+	// open makes one attempt; tests replace it.
+	open func(ctx context.Context) (session, Tetragon, error)
+
+	connects, breaks, internal, tooLarge atomic.Uint64
+	blindNS                              atomic.Int64
+	blindSince                           atomic.Int64 // nanoseconds since start, plus 1; 0: not blind
+	start                                time.Time
+
+	lastCause string // of failed attempts; Run's goroutine only
+	warned    bool   // that the filters are unknown
+}
+
+// session is one subscription. A second client, beside the one of grpc-go, is
+// another session.
+type session interface {
+	// next returns the next message, valid until the next call. It ends with
+	// io.EOF, with a gRPC status, or with the context that the session was
+	// opened with.
+	next() ([]byte, error)
+	close()
+}
+
+// New checks the configuration. It does nothing else.
+func New(config Config) (*Subscription, error) {
+	if config.MaxReceiveBytes < 0 {
+		return nil, fmt.Errorf("source: largest message of %d bytes, want a positive number", config.MaxReceiveBytes)
+	}
+	if config.MaxReceiveBytes == 0 {
+		config.MaxReceiveBytes = MaxMessageBytes
+	}
+	if a := config.ServerAddress; a != "" && !strings.HasPrefix(a, "unix:///") {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			return nil, fmt.Errorf("source: server address %q: want unix:///path or host:port: %w", a, err)
+		}
+	}
+	if config.ServerAddressFrom == "" {
+		config.ServerAddressFrom = "the caller"
+	}
+	if config.Connected == nil {
+		config.Connected = func(Tetragon) {}
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Subscription{config: config, log: config.Logger, start: time.Now()}
+	s.open = s.walk
+	return s, nil
+}
+
+// Stats returns the counts so far. It may be called at any time.
+func (s *Subscription) Stats() Stats {
+	blind := time.Duration(s.blindNS.Load())
+	if since := s.blindSince.Load(); since != 0 {
+		blind += time.Since(s.start) - time.Duration(since-1)
+	}
+	return Stats{
+		Connects: s.connects.Load(), Breaks: s.breaks.Load(), Internal: s.internal.Load(),
+		TooLarge: s.tooLarge.Load(), BlindTime: blind,
+	}
+}
+
+// Run subscribes and hands on each message, a batch of one, until ctx ends or,
+// without Config.Reconnect, the stream does. Every attempt walks all places.
+func (s *Subscription) Run(ctx context.Context, take Take) error {
+	wait := minWait
+	for first := true; ; first = false {
+		opened := time.Now()
+		err := s.once(ctx, take, &opened)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		failed := errors.Is(err, errNotOpened)
+		switch {
+		case !failed && !s.config.Reconnect:
+			if err == io.EOF {
+				return nil
+			}
+			return fmt.Errorf("source: the subscription broke: %w", err)
+		case failed && (!s.config.Reconnect || first && s.config.FailFast):
+			return errors.Unwrap(err)
+		}
+		pause := rand.N(wait)
+		lived := time.Since(opened)
+		switch {
+		case !failed && status.Code(err) == codes.Internal:
+			pause = max(internalWait, internalSpacing-lived)
+			wait = minWait
+		case !failed && lived >= livedTime:
+			wait = minWait
+		default:
+			wait = min(2*wait, maxWait)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// notOpened wraps the error of an attempt that made no subscription.
+type notOpened struct{ cause error }
+
+func (e notOpened) Error() string        { return e.cause.Error() }
+func (e notOpened) Unwrap() error        { return e.cause }
+func (e notOpened) Is(target error) bool { return target == errNotOpened }
+
+var errNotOpened = errors.New("not opened")
+
+// once makes one attempt and hands on what comes until the stream ends.
+func (s *Subscription) once(ctx context.Context, take Take, opened *time.Time) error {
+	ctx, cancel := context.WithCancel(ctx) // ends the stream with the session
+	defer cancel()
+	stream, tetragon, err := s.open(ctx)
+	if err != nil {
+		s.logFailure(ctx, err)
+		return notOpened{err}
+	}
+	defer stream.close()
+	*opened = time.Now()
+	s.seeAgain()
+	s.connects.Add(1)
+	s.lastCause = ""
+	s.log.Info("Subscribed to Tetragon's events", "address", tetragon.Address, "why", tetragon.Why,
+		"tetragon_version", tetragon.Version, "filters", tetragon.FiltersOrigin,
+		"allow", len(tetragon.Filters.Allow), "deny", len(tetragon.Filters.Deny), "fields", len(tetragon.Filters.Fields))
+	s.config.Connected(tetragon)
+	one := make([][]byte, 1)
+	for {
+		message, err := stream.next()
+		if err != nil {
+			s.broke(ctx, err)
+			return err
+		}
+		one[0] = message
+		take(one)
+	}
+}
+
+// broke counts the end of a subscription that was to go on.
+func (s *Subscription) broke(ctx context.Context, err error) {
+	if ctx.Err() != nil || !s.config.Reconnect {
+		return
+	}
+	s.blindSince.Store(int64(time.Since(s.start)) + 1)
+	s.breaks.Add(1)
+	switch status.Code(err) {
+	case codes.Internal:
+		s.internal.Add(1)
+	case codes.ResourceExhausted:
+		s.tooLarge.Add(1)
+	}
+	s.log.Warn("The subscription to Tetragon broke; it is made again", "cause", err)
+}
+
+// seeAgain ends the time in which nothing was seen.
+func (s *Subscription) seeAgain() {
+	if since := s.blindSince.Swap(0); since != 0 {
+		s.blindNS.Add(int64(time.Since(s.start)) - (since - 1))
+	}
+}
+
+// logFailure logs an attempt that failed, if it failed for another reason than
+// the one before.
+func (s *Subscription) logFailure(ctx context.Context, err error) {
+	if ctx.Err() != nil || err.Error() == s.lastCause {
+		return
+	}
+	s.lastCause = err.Error()
+	s.log.Warn("Tetragon is not there yet; it is tried again until it is", "cause", err)
+}

@@ -1,0 +1,110 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc"
+)
+
+// walk tries all places in their order and subscribes at the first where
+// GetVersion answers.
+func (s *Subscription) walk(ctx context.Context) (session, Tetragon, error) {
+	reasons := []error{ErrNotFound}
+	for _, place := range s.config.candidates() {
+		session, tetragon, err := s.try(ctx, place)
+		if err == nil {
+			return session, tetragon, nil
+		}
+		if ctx.Err() != nil {
+			return nil, Tetragon{}, ctx.Err()
+		}
+		reasons = append(reasons, fmt.Errorf("%s: %w", place.address, err))
+	}
+	return nil, Tetragon{}, errors.Join(reasons...)
+}
+
+// try subscribes at one place.
+func (s *Subscription) try(ctx context.Context, place candidate) (_ session, _ Tetragon, err error) {
+	if place.err != nil {
+		return nil, Tetragon{}, place.err
+	}
+	conn, err := s.config.connect(place.address)
+	if err != nil {
+		return nil, Tetragon{}, err
+	}
+	defer func() {
+		if err != nil {
+			conn.close()
+		}
+	}()
+	tetragon := Tetragon{Address: place.address, Why: place.why}
+	if tetragon.Version, err = conn.version(ctx); err != nil {
+		return nil, Tetragon{}, explain(place.address, err)
+	}
+	info, err := conn.info(ctx)
+	if err != nil {
+		return nil, Tetragon{}, fmt.Errorf("asking GetInfo: %w", err)
+	}
+	if info != nil {
+		tetragon.BuildCommit, tetragon.BuildDate = info.GetBuild().GetCommit(), info.GetBuild().GetTime()
+		tetragon.Config = configOf(info)
+	}
+	tetragon.Filters, tetragon.FiltersOrigin = s.filtersFor(tetragon.Config)
+	stream, err := conn.events(ctx, tetragon.Filters)
+	if err != nil {
+		return nil, Tetragon{}, fmt.Errorf("asking GetEvents: %w", err)
+	}
+	return &grpcSession{conn: conn, stream: stream}, tetragon, nil
+}
+
+// filtersFor decides which filters a subscription asks for, and says where they
+// come from.
+func (s *Subscription) filtersFor(conf map[string]string) (f Filters, origin string) {
+	switch {
+	case !s.config.Filters.empty():
+		return s.config.Filters, "given"
+	case !s.config.AutoFilters:
+		return Filters{}, "none, as asked"
+	}
+	var err error
+	switch {
+	case conf != nil:
+		f, err = filtersFromConfig(conf)
+		origin = "Tetragon's own export filters, from GetInfo"
+	case s.config.TetragonConfigDir != "":
+		f, err = filtersFromDir(s.config.TetragonConfigDir)
+		origin = "Tetragon's own export filters, from " + s.config.TetragonConfigDir
+	default:
+		err = errors.New("Tetragon before 1.7 does not tell them, and --tetragon-config-dir is not given")
+	}
+	if err == nil {
+		return f, origin
+	}
+	if !s.warned {
+		s.warned = true
+		s.log.Warn("The filters of Tetragon's own export cannot be read: all events will come", "cause", err)
+	}
+	return Filters{}, "none, Tetragon's own cannot be read"
+}
+
+// grpcSession is the session of grpc-go.
+type grpcSession struct {
+	conn    *connection
+	stream  grpc.ClientStream
+	message rawMessage
+}
+
+func (s *grpcSession) next() ([]byte, error) {
+	s.message.release()
+	if err := s.stream.RecvMsg(&s.message); err != nil {
+		return nil, err
+	}
+	return s.message.bytes, nil
+}
+
+func (s *grpcSession) close() {
+	s.message.release()
+	s.conn.close()
+}
