@@ -60,7 +60,7 @@ func samplePackets(t testing.TB) (packets []packet, total int) {
 			t.Fatal(err)
 		}
 		if line = append(line, '\n'); len(line) <= datagram.MaxPayload {
-			packets = append(packets, packet{payload: line, source: agentA})
+			packets = append(packets, packet{Payload: line, Source: agentA})
 			total += len(line)
 		}
 	}
@@ -106,8 +106,8 @@ func BenchmarkTake(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			for i := range packets {
-				if json.Valid(packets[i].payload) {
-					_, _ = out.Write(packets[i].payload)
+				if json.Valid(packets[i].Payload) {
+					_, _ = out.Write(packets[i].Payload)
 				}
 			}
 		}
@@ -118,7 +118,7 @@ func BenchmarkTake(b *testing.B) {
 		b.SetBytes(int64(total))
 		for b.Loop() {
 			for i := range packets {
-				copy(dst, packets[i].payload)
+				copy(dst, packets[i].Payload)
 			}
 		}
 		perEvent(b)

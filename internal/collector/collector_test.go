@@ -151,7 +151,7 @@ func TestStopUnderAFloodLeavesTheSinkItsTime(t *testing.T) {
 		out := new(memory)
 		_, socket, end := start(t, Config{Sink: out})
 		socket.mu.Lock()
-		socket.endless = []packet{{payload: []byte(event), source: agentA}}
+		socket.endless = []packet{{Payload: []byte(event), Source: agentA}}
 		socket.mu.Unlock()
 		socket.send(agentA, event)
 		time.Sleep(time.Second)
@@ -296,7 +296,7 @@ func TestJunkIsCountedByFaultAndLoggedOnce(t *testing.T) {
 		for range 1000 {
 			socket.send(agentB, "", "\x00\x01", event[:20], `{"a":1}`)
 			socket.mu.Lock()
-			socket.held = append(socket.held, packet{payload: []byte(event), source: agentB, truncated: true})
+			socket.held = append(socket.held, packet{Payload: []byte(event), Source: agentB, Truncated: true})
 			socket.mu.Unlock()
 			socket.send(agentA, event)
 			synctest.Wait()
@@ -402,9 +402,9 @@ func TestReceivingAllocates(t *testing.T) {
 	c := newCollector(config, newFakeSocket())
 	var packets []packet
 	for i := range 64 {
-		packets = append(packets, packet{payload: []byte(event), source: netip.AddrPortFrom(agentA.Addr(), uint16(i/4))})
+		packets = append(packets, packet{Payload: []byte(event), Source: netip.AddrPortFrom(agentA.Addr(), uint16(i/4))})
 	}
-	packets = append(packets, packet{payload: []byte("junk"), source: agentB}, packet{payload: []byte(agentInit("n", 1, "")), source: agentA})
+	packets = append(packets, packet{Payload: []byte("junk"), Source: agentB}, packet{Payload: []byte(agentInit("n", 1, "")), Source: agentA})
 	round := func() {
 		c.take(packets)
 		for b := c.queue.take(); b != nil; b = c.queue.take() {

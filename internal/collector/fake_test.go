@@ -44,7 +44,7 @@ func (f *fakeSocket) send(source netip.AddrPort, payloads ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, p := range payloads {
-		f.held = append(f.held, packet{payload: []byte(p), source: source})
+		f.held = append(f.held, packet{Payload: []byte(p), Source: source})
 	}
 	f.changed()
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"tetracast/internal/udp"
 )
 
 // drainWait is how long the socket must stay empty at the end until it counts
@@ -14,11 +16,7 @@ import (
 const drainWait = 2 * time.Millisecond
 
 // packet is one datagram as it was received.
-type packet struct {
-	payload   []byte
-	source    netip.AddrPort
-	truncated bool // longer than the buffer; payload is its beginning
-}
+type packet = udp.Datagram
 
 // receiver is the socket. Its receive has one caller; the rest is safe for
 // concurrent use.
@@ -79,9 +77,9 @@ func (c *Collector) take(packets []packet) (faulty *packet) {
 	for i := range packets {
 		p := &packets[i]
 		c.account.Datagrams++
-		c.account.Bytes += uint64(len(p.payload))
+		c.account.Bytes += uint64(len(p.Payload))
 		err := errTruncated
-		if !p.truncated {
+		if !p.Truncated {
 			err = c.unpack(c, p)
 		}
 		if err != nil {
@@ -122,7 +120,7 @@ func (j *junkLog) report(c *Collector, last *packet) {
 	faults := c.account.Undecodable
 	c.mu.Unlock()
 	c.config.Log.Warn("Datagrams that cannot be decoded are counted and left out",
-		"undecodable_datagrams", faults.String(), "last_source", last.source)
+		"undecodable_datagrams", faults.String(), "last_source", last.Source)
 }
 
 // heard knows when the last datagrams came. It reads the clock only if somebody

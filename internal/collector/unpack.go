@@ -27,11 +27,11 @@ func formatNames() string {
 }
 
 func (c *Collector) unpackJSON(p *packet) error {
-	payload, err := datagram.UnpackJSON(p.payload)
+	payload, err := datagram.UnpackJSON(p.Payload)
 	if err != nil {
 		return err
 	}
-	s := c.agents.stream(p.source)
+	s := c.agents.stream(p.Source)
 	switch payload.Kind {
 	case datagram.KindAgentInit:
 		if c.agents.repeated(s, payload.JSON) {
