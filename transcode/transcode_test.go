@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"tetracast/internal/corpus"
 	"tetracast/transcode"
 )
 
@@ -60,16 +61,20 @@ func oracle(m proto.Message, wire []byte) ([]byte, error) {
 	return compact.Bytes(), err
 }
 
-// recording reads the messages of a recording of the shared corpus.
+// recording reads the messages of a recording: of the built-in sample, or of a
+// file of the large corpus.
 func recording(t testing.TB, name string) [][]byte {
 	t.Helper()
-	folder := os.Getenv("TETRACAST_CORPUS")
-	if folder == "" {
-		folder = filepath.Join("..", "..", "shared", "corpus")
-	}
-	data, err := os.ReadFile(filepath.Join(folder, name))
-	if err != nil {
-		t.Skipf("SKIPPED: the recording %s is not here (TETRACAST_CORPUS names its folder): %v", name, err)
+	data := corpus.Sample()
+	if name != "sample.binpb.gz" {
+		path, ok := corpus.Path(name)
+		if !ok {
+			t.Skipf("SKIPPED: the recording %s is not here; TETRACAST_CORPUS names its folder", name)
+		}
+		var err error
+		if data, err = os.ReadFile(path); err != nil {
+			t.Fatal(err)
+		}
 	}
 	switch filepath.Ext(name) {
 	case ".gz":
