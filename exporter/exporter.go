@@ -19,6 +19,16 @@ var ErrClosed = errors.New("exporter: closed")
 // works.
 const inlineBytes = 32 << 10
 
+// Events that a source reads one by one, close together, would cost a system
+// call each if their reader sent them. After quickTakes small batches in a row,
+// each within quickGap of the one before, the reader only queues; the worker
+// then finds batches, and the two share the load.
+const (
+	quickTakes = 32
+	quickGap   = 20 * time.Microsecond
+	smallBatch = 16 // events; a larger batch fills a system call by itself
+)
+
 // UDPExporter sends events to its destinations. Make one with
 // [NewUDPExporter], give Run a goroutine, then send from any number of
 // goroutines.
@@ -28,7 +38,9 @@ type UDPExporter struct {
 
 	mu       sync.Mutex // guards the fields below; taken once or twice a batch
 	holder   holder
-	parked   bool // Run's goroutine has the role and waits for a destination
+	lastTake time.Time // of quick
+	quickRow int       // of quick
+	parked   bool      // Run's goroutine has the role and waits for a destination
 	queue    queue
 	inHand   uint64 // events that the holder has taken and not settled
 	seen     uint64
@@ -132,7 +144,8 @@ func (e *UDPExporter) take(events [][]byte, f form) error {
 		e.mu.Unlock()
 		return ErrClosed
 	}
-	if e.holder == nobody && e.queue.head == nil && size(events) <= inlineBytes && e.worker.ready(now) {
+	quick := e.quick(now, len(events))
+	if !quick && e.holder == nobody && e.queue.head == nil && size(events) <= inlineBytes && e.worker.ready(now) {
 		e.assume(caller)
 		e.inHand = uint64(len(events)) - own.count()
 		e.mu.Unlock()
@@ -156,6 +169,18 @@ func (e *UDPExporter) take(events [][]byte, f form) error {
 	e.delegate()
 	e.mu.Unlock()
 	return nil
+}
+
+// quick says whether small batches come so fast that they are better queued.
+// Called with the lock.
+func (e *UDPExporter) quick(now time.Time, events int) bool {
+	if events >= smallBatch || now.Sub(e.lastTake) > quickGap {
+		e.quickRow = 0
+	} else {
+		e.quickRow++
+	}
+	e.lastTake = now
+	return e.quickRow > quickTakes
 }
 
 // assume takes the role and what was left for its holder. Called with the lock.

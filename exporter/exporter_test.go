@@ -162,6 +162,35 @@ func TestInline(t *testing.T) {
 	}
 }
 
+// TestQuickRow: single events that come fast are queued after a few, and sent
+// in batches by Run's goroutine; at rest their reader sends them again.
+func TestQuickRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // no time passes unless we sleep
+		var socket fakeSocket
+		e := newTestExporter(t, Config{}, &socket)
+		for i := range 100 {
+			_ = e.SendWire(wire(i))
+		}
+		inline, _ := socket.events()
+		if queued := check(t, e).Streams[0].Queued; len(inline) > quickTakes+1 || queued != uint64(100-len(inline)) {
+			t.Errorf("%d events were sent by their reader, %d are queued", len(inline), queued)
+		}
+		stop := start(t, e)
+		synctest.Wait()
+		for i := range 100 {
+			time.Sleep(time.Millisecond)
+			_ = e.SendWire(wire(100 + i))
+			if got, _ := socket.events(); len(got) != 101+i {
+				t.Fatalf("event %d was not sent by its reader", 100+i)
+			}
+		}
+		stop()
+		got, _ := socket.events()
+		wantLines(t, got, 0, 200)
+		check(t, e)
+	})
+}
+
 // TestFullDestination: a destination that takes nothing stops nobody; what does
 // not fit the queue is counted; when it takes datagrams again the rest arrives,
 // in order.

@@ -47,6 +47,7 @@ func newRoot() *cobra.Command {
 		Args:          noArguments,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SuggestionsMinimumDistance = 2
 	config := root.PersistentFlags().String("config", "", "YAML file with a section for each command")
 	root.SetFlagErrorFunc(flagError)
 	commands := []*cobra.Command{newExport(), newCollect(), newReplay(), newDecode(), newDemo()}
@@ -94,7 +95,7 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	hint := fmt.Sprintf("%s takes flags only; see %s --help", cmd.CommandPath(), cmd.CommandPath())
+	hint := fmt.Sprintf("%s --help says what it takes", cmd.CommandPath())
 	if suggestions := cmd.SuggestionsFor(args[0]); len(suggestions) > 0 {
 		hint = "did you mean " + strings.Join(suggestions, " or ") + "?"
 	}

@@ -110,12 +110,12 @@ func (c *CollectConfig) sink(streams Streams) (sink.Sink, error) {
 	case "compact":
 		sinks = append(sinks, compact.New(sink.NewLines(streams.Out), compact.Options{Color: isTerminal(streams.Out)}))
 	default:
-		return nil, Usage(fmt.Errorf("app: --output %q, want json or compact", c.Output), "")
+		return nil, Usage(fmt.Errorf("app: --output %q, want json or compact", c.Output), "json is for programs, compact for people")
 	}
 	if c.Write != "" {
 		file, err := sink.OpenFile(c.Write)
 		if err != nil {
-			return nil, Failed(err, "")
+			return nil, Failed(err, "--write names a file in a folder that exists and can be written to")
 		}
 		sinks = append(sinks, file)
 	}

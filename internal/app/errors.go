@@ -17,7 +17,7 @@ const (
 // Error is an error with what the person at the command line can do about it.
 type Error struct {
 	Err  error
-	Hint string // one line; empty: none
+	Hint string // one line
 	Code int    // the process's exit code
 }
 
@@ -44,9 +44,7 @@ func Report(w io.Writer, err error) (code int) {
 	if !errors.As(err, &e) {
 		return ExitFailed
 	}
-	if e.Hint != "" {
-		fmt.Fprintf(w, "hint: %s\n", oneLine(e.Hint))
-	}
+	fmt.Fprintf(w, "hint: %s\n", oneLine(e.Hint))
 	return e.Code
 }
 

@@ -172,7 +172,7 @@ func (c *ExportConfig) exporterConfig(log *slog.Logger, self *exporter.Self) (ex
 	if c.MaxDatagram != "" && c.MaxDatagram != "auto" {
 		var err error
 		if maxDatagram, err = strconv.Atoi(c.MaxDatagram); err != nil || maxDatagram < 1 {
-			return config, Usage(fmt.Errorf("app: --max-datagram %q, want bytes or auto", c.MaxDatagram), "")
+			return config, Usage(fmt.Errorf("app: --max-datagram %q, want bytes or auto", c.MaxDatagram), "1232 fits every path that IPv6 can take; auto is what the format allows")
 		}
 	}
 	for _, text := range c.Destinations {
@@ -198,14 +198,14 @@ func (c *ExportConfig) sourceConfig(log *slog.Logger) (source.Config, error) {
 		Logger:            log,
 	}
 	if c.Filters != "auto" && c.Filters != "none" {
-		return config, Usage(fmt.Errorf("app: --filters %q, want auto or none", c.Filters), "")
+		return config, Usage(fmt.Errorf("app: --filters %q, want auto or none", c.Filters), "auto is the default: the filters of Tetragon's own export")
 	}
 	var err error
 	if config.Filters, err = source.ParseFilters(c.AllowList, c.DenyList, c.FieldFilters); err != nil {
 		return config, Usage(err, `a filter is a JSON object, such as {"event_set":["PROCESS_EXEC"]}`)
 	}
 	if config.TLS, err = c.TLS.load(); err != nil {
-		return config, Usage(err, "")
+		return config, Usage(err, "the --tls flags have the meaning of tetra's; without any of them the connection is plain text")
 	}
 	return config, nil
 }

@@ -28,7 +28,7 @@ type File map[string]map[string]any
 func ReadFile(path string, commands map[string]*pflag.FlagSet) (File, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, Usage(fmt.Errorf("app: reading the configuration file: %w", err), "")
+		return nil, Usage(fmt.Errorf("app: reading the configuration file: %w", err), "--config names a YAML file that can be read")
 	}
 	var file File
 	if err := yaml.Unmarshal(text, &file); err != nil {

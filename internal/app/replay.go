@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"io/fs"
 
 	"github.com/spf13/pflag"
 
@@ -60,6 +61,9 @@ func Replay(ctx context.Context, c ReplayConfig, streams Streams) error {
 func explainRecording(err error) error {
 	if errors.Is(err, source.ErrNoRecording) || errors.Is(err, source.ErrCutOff) {
 		return Failed(err, "a recording is a sequence of GetEventsResponse messages, each behind its length as a varint, plain, .gz or .zst")
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return Failed(err, "--recording names a file; without it the built-in sample is taken")
 	}
 	return err
 }

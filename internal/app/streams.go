@@ -33,7 +33,7 @@ func (s Streams) logger(c LogConfig) (*slog.Logger, error) {
 	var level slog.Level
 	if c.Level != "" {
 		if err := level.UnmarshalText([]byte(c.Level)); err != nil {
-			return nil, Usage(fmt.Errorf("app: --log-level %q, want debug, info, warn or error", c.Level), "")
+			return nil, Usage(fmt.Errorf("app: --log-level %q, want debug, info, warn or error", c.Level), "leave it out for info")
 		}
 	}
 	options := &slog.HandlerOptions{Level: level}
@@ -43,7 +43,7 @@ func (s Streams) logger(c LogConfig) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(s.Err, options)), nil
 	}
-	return nil, Usage(fmt.Errorf("app: --log-format %q, want text or json", c.Format), "")
+	return nil, Usage(fmt.Errorf("app: --log-format %q, want text or json", c.Format), "leave it out for text")
 }
 
 // isTerminal says whether w is a terminal, where colours help a person.

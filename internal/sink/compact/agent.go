@@ -35,14 +35,14 @@ func (s *Sink) showAgent(object []byte) bool {
 	}
 	switch e.Event {
 	case "agent_init":
-		l.verb("📡", "agent")
+		l.verb("📡", e.Event)
 		l.word(green, e.Hostname)
 		l.put(magenta, "tetragon "+e.TetragonVersion)
 		l.put(plain, "kernel "+e.KernelVersion+" pid "+strconv.FormatInt(e.PID, 10))
 		l.put(cyan, "-> "+e.UDPDestination)
 		return true
 	case "agent_stats":
-		l.verb("📊", "stats")
+		l.verb("📊", e.Event)
 		l.word(green, e.Hostname)
 		for _, f := range []struct {
 			name string

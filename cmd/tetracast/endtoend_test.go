@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"tetracast/internal/corpus"
+	"tetracast/internal/replay"
+	"tetracast/internal/source"
+	"tetracast/ledger"
+)
+
+// TestThreeProcesses: replay, export and collect; what arrives is protojson's
+// output for every event that fits a datagram, in order, and the rest stands in
+// the account.
+func TestThreeProcesses(t *testing.T) {
+	t.Run("sample", func(t *testing.T) {
+		want, oversize := sampleOracle(t)
+		threeProcesses(t, nil, "10000", want, oversize)
+	})
+	t.Run("corpus", func(t *testing.T) {
+		path, ok := corpus.Path("events.binpb.zst")
+		if !ok {
+			t.Skip("SKIPPED, NOT TESTED: the large recording events.binpb.zst is not here; see internal/corpus")
+		}
+		if testing.Short() {
+			t.Skip("-short: the large recording takes half a minute under the race detector")
+		}
+		recording, err := source.OpenRecording(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, oversize := oracle(t, recording)
+		threeProcesses(t, []string{"--recording", path}, "8000", want, oversize)
+	})
+}
+
+func threeProcesses(t *testing.T, replayArgs []string, rate string, want []string, oversize uint64) {
+	folder := t.TempDir()
+	address := "unix://" + filepath.Join(folder, "tetragon.sock")
+	account := filepath.Join(folder, "export.json")
+	server := run(t, append([]string{"replay", "--server-address", address, "--rate", rate}, replayArgs...)...)
+	server.waitLog("Serving")
+	collect := startCollect(t, "--exit-idle", "500ms")
+	export := run(t, "export", "--server-address", address, "--udp-destination", collect.address, "--reconnect=false", "--account", account)
+	for _, p := range []*process{export, collect.process, server} {
+		if code := p.wait(2 * time.Minute); code != 0 {
+			t.Errorf("%s exited with %d", p.name, code)
+		}
+	}
+	r := read(t, collect, account)
+	wantEvents(t, r.events, want)
+	s := r.exporter.Streams[0]
+	if r.exporter.Seen != uint64(len(want))+oversize || s.Dropped[ledger.Oversize] != oversize || s.Dropped.Total() != oversize || r.exporter.Dropped.Total() != 0 {
+		t.Errorf("seen %d, want %d; dropped %v, want oversize %d", r.exporter.Seen, uint64(len(want))+oversize, &s.Dropped, oversize)
+	}
+	if len(r.agentInits) != 1 || !strings.Contains(r.agentInits[0], `"tetragon_version":"v1.7.0","hostname":"test-node"`) {
+		t.Errorf("agent_init: %q", r.agentInits)
+	}
+	if len(r.collector.Agents) != 1 || r.collector.Agents[0].Hostname != "test-node" {
+		t.Errorf("agents %+v", r.collector.Agents)
+	}
+}
+
+// serve plays a recording at an address until it is stopped.
+func serve(t *testing.T, address string, config replay.Config) (server *replay.Server, stop func()) {
+	t.Helper()
+	server, err := replay.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := replay.Listen(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(ctx, listener) })
+	stop = func() { cancel(); serving.Wait() }
+	t.Cleanup(stop)
+	return server, stop
+}
+
+// TestServerMisbehaves: Tetragon breaks the stream in three ways, stalls, and
+// is replaced by another version. Every event arrives once, in order, and each
+// break is counted.
+func TestServerMisbehaves(t *testing.T) {
+	folder := t.TempDir()
+	address := "unix://" + filepath.Join(folder, "tetragon.sock")
+	account := filepath.Join(folder, "export.json")
+	want, oversize := sampleOracle(t)
+	stall := 10 * time.Second
+	if testing.Short() {
+		stall = time.Second
+	}
+	_, stop := serve(t, address, replay.Config{Version: "v1.6.1", Faults: []replay.Fault{
+		{After: 100, Break: status.Error(codes.Unavailable, "going away")},
+		{After: 100, Break: status.Error(codes.Internal, "grpc: error while marshaling: string field contains invalid UTF-8")},
+		{After: 100, Break: status.Error(codes.Aborted, "")},
+		{After: 100, Stall: stall},
+	}})
+	collect := startCollect(t)
+	export := run(t, "export", "--server-address", address, "--udp-destination", collect.address, "--account", account)
+	export.waitLog("Subscribed")
+	waitFor(t, export, "the first version's end", func() bool {
+		return strings.Count(export.log.String(), "subscription to Tetragon broke") == 4 // the fourth: all was served
+	})
+	stop()
+	// The next version plays the sample once more, as fast as it can.
+	serve(t, address, replay.Config{Version: "v1.7.0"})
+	waitFor(t, export, "the second version's end", func() bool {
+		return strings.Count(export.log.String(), "subscription to Tetragon broke") == 5
+	})
+	_ = export.cmd.Process.Signal(syscall.SIGTERM)
+	export.wait(5 * time.Second)
+	time.Sleep(200 * time.Millisecond) // the collector's socket is another process's
+	_ = collect.cmd.Process.Signal(syscall.SIGTERM)
+	if code := collect.wait(5 * time.Second); code != 0 {
+		t.Errorf("collect exited with %d", code)
+	}
+	r := read(t, collect, account)
+	wantEvents(t, r.events, append(want[:len(want):len(want)], want...))
+	if r.exporter.SubscriptionBreaks != 5 || r.exporter.BlindMS == 0 || r.exporter.Seen != 2*(uint64(len(want))+oversize) {
+		t.Errorf("breaks %d, blind %d ms, seen %d", r.exporter.SubscriptionBreaks, r.exporter.BlindMS, r.exporter.Seen)
+	}
+	if len(r.agentInits) != 2 || !strings.Contains(r.agentInits[0], "v1.6.1") || !strings.Contains(r.agentInits[1], "v1.7.0") {
+		t.Errorf("agent_init: %q", r.agentInits)
+	}
+}
+
+func waitFor(t *testing.T, p *process, what string, done func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(45 * time.Second)
+	for !done() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waiting for %s:\n%s", what, p.log.String())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// TestFlood: Tetragon sends as fast as gRPC carries while the queue is tiny;
+// what does not fit is counted, and what was taken arrives in order.
+func TestFlood(t *testing.T) {
+	folder := t.TempDir()
+	address := "unix://" + filepath.Join(folder, "tetragon.sock")
+	account := filepath.Join(folder, "export.json")
+	serve(t, address, replay.Config{Loop: true})
+	collect := startCollect(t)
+	export := run(t, "export", "--server-address", address, "--udp-destination", collect.address, "--account", account, "--queue-bytes", "100000")
+	export.waitLog("Subscribed")
+	time.Sleep(time.Second) // of flood
+	_ = export.cmd.Process.Signal(syscall.SIGTERM)
+	if code := export.wait(5 * time.Second); code != 0 {
+		t.Errorf("export exited with %d", code)
+	}
+	time.Sleep(200 * time.Millisecond)
+	_ = collect.cmd.Process.Signal(syscall.SIGTERM)
+	collect.wait(5 * time.Second)
+	exported, collected := readJSON[ledger.Exporter](t, account), readJSON[ledger.Collector](t, collect.account)
+	if err := exported.Check(); err != nil || exported.Seen < 1000 {
+		t.Errorf("seen %d, %v", exported.Seen, err)
+	}
+	if err := collected.Check(); err != nil {
+		t.Error(err)
+	}
+	// The receiver may be slower than the sender; the kernel then says how many
+	// it dropped, and nothing else may be missing.
+	if got := collected.Datagrams + collected.Observed.SocketDropped; got != exported.Streams[0].Datagrams {
+		t.Errorf("sent %d datagrams, received %d, dropped by the socket %d", exported.Streams[0].Datagrams, collected.Datagrams, collected.Observed.SocketDropped)
+	}
+}
+
+// TestStop: SIGTERM ends export within 900 ms, with what was read sent; a second
+// signal ends it at once.
+func TestStop(t *testing.T) {
+	folder := t.TempDir()
+	address := "unix://" + filepath.Join(folder, "tetragon.sock")
+	account := filepath.Join(folder, "export.json")
+	serve(t, address, replay.Config{Loop: true, EventsPerSecond: 2000})
+	collect := startCollect(t)
+	export := run(t, "export", "--server-address", address, "--udp-destination", collect.address, "--account", account)
+	export.waitLog("Subscribed")
+	time.Sleep(300 * time.Millisecond)
+	begin := time.Now()
+	_ = export.cmd.Process.Signal(syscall.SIGTERM)
+	if code := export.wait(5 * time.Second); code != 0 {
+		t.Errorf("export exited with %d", code)
+	}
+	if took := time.Since(begin); took > 900*time.Millisecond {
+		t.Errorf("SIGTERM took %v, want at most 900ms", took)
+	}
+	time.Sleep(200 * time.Millisecond)
+	_ = collect.cmd.Process.Signal(syscall.SIGTERM)
+	if code := collect.wait(5 * time.Second); code != 0 {
+		t.Errorf("collect exited with %d", code)
+	}
+	r := read(t, collect, account)
+	if r.exporter.Dropped.Total() != 0 || r.exporter.Streams[0].Dropped[ledger.Shutdown] != 0 || len(r.events) == 0 {
+		t.Errorf("account %+v", r.exporter)
+	}
+}
+
+// TestSecondSignal: with a destination that is away the drain takes its time; a
+// second signal does not wait for it.
+func TestSecondSignal(t *testing.T) {
+	folder := t.TempDir()
+	address := "unix://" + filepath.Join(folder, "tetragon.sock")
+	serve(t, address, replay.Config{Loop: true, EventsPerSecond: 1000})
+	// A name that never resolves keeps every event in the queue.
+	export := run(t, "export", "--server-address", address, "--udp-destination", "collector.invalid:7514")
+	export.waitLog("Subscribed")
+	time.Sleep(100 * time.Millisecond)
+	_ = export.cmd.Process.Signal(syscall.SIGTERM)
+	time.Sleep(100 * time.Millisecond)
+	_ = export.cmd.Process.Signal(syscall.SIGTERM)
+	export.wait(5 * time.Second)
+	// Had it waited for the drain, it would have exited by itself.
+	if ws := export.cmd.ProcessState.Sys().(syscall.WaitStatus); !ws.Signaled() {
+		t.Errorf("the process exited with %d instead of by the signal", ws.ExitStatus())
+	}
+}
+
+// TestAccountOnSignal: SIGUSR1 writes an account that closes, in the middle of
+// everything.
+func TestAccountOnSignal(t *testing.T) {
+	folder := t.TempDir()
+	address := "unix://" + filepath.Join(folder, "tetragon.sock")
+	account := filepath.Join(folder, "export.json")
+	serve(t, address, replay.Config{Loop: true, EventsPerSecond: 5000})
+	export := run(t, "export", "--server-address", address, "--udp-destination", freeUDP(t), "--account", account)
+	export.waitLog("Subscribed")
+	var last ledger.Exporter
+	for range 5 {
+		time.Sleep(50 * time.Millisecond)
+		_ = export.cmd.Process.Signal(syscall.SIGUSR1)
+		waitFor(t, export, "the account", func() bool {
+			matches, _ := filepath.Glob(account)
+			return len(matches) == 1
+		})
+		last = readJSON[ledger.Exporter](t, account)
+		if err := last.Check(); err != nil {
+			t.Error(err)
+		}
+	}
+	if last.Seen == 0 {
+		t.Error("nothing was seen")
+	}
+}
+
+// TestDemo: the README's first command ends within ten seconds with accounts
+// that close.
+func TestDemo(t *testing.T) {
+	begin := time.Now()
+	demo := run(t, "demo")
+	if code := demo.wait(30 * time.Second); code != 0 {
+		t.Fatalf("demo exited with %d", code)
+	}
+	if took := time.Since(begin); took > 10*time.Second && !testing.Short() {
+		t.Errorf("the demo took %v", took)
+	}
+	for _, want := range []string{"agent_init", "process", "exit", "kprobe", "LSM", "loader", "uprobe", "usdt", "tracepoint", "throttle"} {
+		if !strings.Contains(demo.out.String(), want) {
+			t.Errorf("the demo does not show %q", want)
+		}
+	}
+	if !strings.Contains(demo.log.String(), "Both close") {
+		t.Errorf("the account:\n%s", demo.log.String())
+	}
+}
