@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc"
 )
@@ -11,7 +12,7 @@ import (
 // walk tries all places in their order and subscribes at the first where
 // GetVersion answers.
 func (s *Subscription) walk(ctx context.Context) (session, Tetragon, error) {
-	reasons := []error{ErrNotFound}
+	var reasons []string
 	for _, place := range s.config.candidates() {
 		session, tetragon, err := s.try(ctx, place)
 		if err == nil {
@@ -20,9 +21,9 @@ func (s *Subscription) walk(ctx context.Context) (session, Tetragon, error) {
 		if ctx.Err() != nil {
 			return nil, Tetragon{}, ctx.Err()
 		}
-		reasons = append(reasons, fmt.Errorf("%s: %w", place.address, err))
+		reasons = append(reasons, fmt.Sprintf("%s: %v", place.address, err))
 	}
-	return nil, Tetragon{}, errors.Join(reasons...)
+	return nil, Tetragon{}, fmt.Errorf("%w: %s", ErrNotFound, strings.Join(reasons, "; "))
 }
 
 // try subscribes at one place.
