@@ -13,6 +13,7 @@ import (
 // number of goroutines. The zero value is not usable: call [Compile].
 type Program struct {
 	root *message
+	caps *enum // Tetragon's capabilities, nil if the type does not reach them
 }
 
 // Compile makes the program for messages of the type md, and of all types that
@@ -30,7 +31,7 @@ func Compile(md protoreflect.MessageDescriptor) (*Program, error) {
 	if root.shape == shapeUnsupported {
 		return nil, fmt.Errorf("transcode: compiling %s: %w", md.FullName(), ErrUnsupported)
 	}
-	return &Program{root: root}, nil
+	return &Program{root: root, caps: c.enums["tetragon.CapabilitiesType"]}, nil
 }
 
 // shape says how a message looks in JSON.

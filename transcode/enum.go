@@ -76,3 +76,25 @@ func (e *enum) piece(number int32) (from, to int) {
 	}
 	return int(e.sparse[i].from), int(e.sparse[i].to)
 }
+
+// number returns the number of a name in quotes, -1 if there is none below
+// maxSolid. It tries guess first.
+func (e *enum) number(quoted []byte, guess int) int {
+	if e.names(guess, quoted) {
+		return guess
+	}
+	for number := range e.at {
+		if e.names(number, quoted) {
+			return number
+		}
+	}
+	return -1
+}
+
+// names reports whether the number has the name in quotes.
+func (e *enum) names(number int, quoted []byte) bool {
+	if uint(number) >= uint(len(e.at)) || e.at[number][1] == 0 {
+		return false
+	}
+	return string(e.pieces[e.at[number][0]+1:e.at[number][1]]) == string(quoted)
+}

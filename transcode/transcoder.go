@@ -2,7 +2,7 @@ package transcode
 
 import "errors"
 
-// Errors of [Transcoder.Append]; test with errors.Is.
+// Errors of [Transcoder.Append] and its like; test with errors.Is.
 var (
 	// ErrMalformed: the bytes are not protobuf wire format, or are cut off.
 	ErrMalformed = errors.New("transcode: malformed protobuf message")
@@ -13,6 +13,9 @@ var (
 	ErrDepth = errors.New("transcode: message nested too deep")
 	// ErrUnsupported: a type that needs protojson, see [Compile].
 	ErrUnsupported = errors.New("transcode: unsupported type")
+	// ErrBudget: what is never left out of an event takes more than the size given
+	// to [Transcoder.AppendMax].
+	ErrBudget = errors.New("transcode: event does not fit the size")
 )
 
 // maxDepth bounds the recursion. GetEventsResponse needs 7.
@@ -41,6 +44,9 @@ type Info struct {
 	Unknown int
 	// Fallback says that Options.Fallback made the JSON.
 	Fallback bool
+	// Truncated is the number of fields that were left out or shortened to keep to
+	// a size, see [Transcoder.AppendMax].
+	Truncated int
 }
 
 // Transcoder turns protobuf messages into JSON. It holds the buffers, and the
@@ -60,6 +66,7 @@ type Transcoder struct {
 	occurrences []occurrence // of the careful form, innermost message last
 	entries     []entry      // of maps, innermost last
 	joined      []byte       // sub-messages put together from several occurrences
+	tree        tree         // of the event that is being made smaller
 
 	day  int64    // what date shows, in days since 1970-01-01
 	date [12]byte // `"YYYY-MM-DDT`
@@ -68,7 +75,7 @@ type Transcoder struct {
 // NewTranscoder makes a transcoder for p. It allocates its memory as messages
 // come, and nothing any more once warm.
 func (p *Program) NewTranscoder(o Options) *Transcoder {
-	return &Transcoder{program: p, fallback: o.Fallback, memo: newMemo(o.CacheBytes)}
+	return &Transcoder{program: p, fallback: o.Fallback, memo: newMemo(o.CacheBytes), tree: tree{caps: p.caps}}
 }
 
 // Append appends the JSON of the message in wire to dst and returns the longer
