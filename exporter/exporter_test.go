@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -21,7 +22,13 @@ import (
 	"tetracast/ledger"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(asChild) != "" {
+		beChild()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // fakeSocket stands where a udp.Conn stands. It takes every datagram until told
 // otherwise.
