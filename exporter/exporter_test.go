@@ -2,10 +2,8 @@ package exporter
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -28,126 +26,6 @@ func TestMain(m *testing.M) {
 		return
 	}
 	goleak.VerifyTestMain(m)
-}
-
-// fakeSocket stands where a udp.Conn stands. It takes every datagram until told
-// otherwise.
-type fakeSocket struct {
-	mu    sync.Mutex
-	taken [][]byte
-	fail  func(n int) error // for the n-th datagram offered, from 0; nil: take it
-	calls int
-}
-
-func (f *fakeSocket) Send(datagrams [][]byte) (sent int, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, d := range datagrams {
-		n := f.calls
-		f.calls++
-		if f.fail != nil {
-			if err := f.fail(n); err != nil {
-				return sent, err
-			}
-		}
-		f.taken = append(f.taken, bytes.Clone(d))
-		sent++
-	}
-	return sent, nil
-}
-
-func (f *fakeSocket) Close() error { return nil }
-
-func (f *fakeSocket) setFail(fail func(n int) error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.fail = fail
-}
-
-// events returns what was taken, without agent_init.
-func (f *fakeSocket) events() (lines []string, agentInits int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, d := range f.taken {
-		if bytes.HasPrefix(d, []byte(`{"@timestamp"`)) {
-			agentInits++
-			continue
-		}
-		lines = append(lines, string(d))
-	}
-	return lines, agentInits
-}
-
-// newTestExporter returns an exporter whose destinations are fakes.
-func newTestExporter(t testing.TB, config Config, sockets ...*fakeSocket) *UDPExporter {
-	t.Helper()
-	for i := range sockets {
-		config.Destinations = append(config.Destinations, Destination{Address: fmt.Sprintf("127.0.0.1:%d", 40000+i)})
-	}
-	e, err := NewUDPExporter(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, f := range sockets {
-		_ = e.worker.streams[i].conn.Close()
-		e.worker.streams[i].conn = f
-	}
-	t.Cleanup(func() { _ = e.Close() })
-	return e
-}
-
-// start gives Run a goroutine; stop ends it.
-func start(t testing.TB, e *UDPExporter) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- e.Run(ctx) }()
-	return func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	}
-}
-
-// wire is the event whose JSON is line(i).
-func wire(i int) []byte {
-	out, err := proto.Marshal(&tetragon.GetEventsResponse{NodeName: fmt.Sprintf("node-%d", i)})
-	if err != nil {
-		panic(err)
-	}
-	return out
-}
-
-func line(i int) string { return fmt.Sprintf("{\"node_name\":\"node-%d\"}\n", i) }
-
-func wires(from, to int) (batch [][]byte) {
-	for i := from; i < to; i++ {
-		batch = append(batch, wire(i))
-	}
-	return batch
-}
-
-// check asserts that the account closes, and returns it.
-func check(t testing.TB, e *UDPExporter) ledger.Exporter {
-	t.Helper()
-	account := e.Account()
-	if err := account.Check(); err != nil {
-		t.Error(err)
-	}
-	return account
-}
-
-func wantLines(t testing.TB, got []string, from, to int) {
-	t.Helper()
-	if len(got) != to-from {
-		t.Fatalf("%d events arrived, want %d", len(got), to-from)
-	}
-	for i, l := range got {
-		if l != line(from+i) {
-			t.Fatalf("event %d is %q, want %q", i, l, line(from+i))
-		}
-	}
 }
 
 // TestInline: with nothing queued the caller's own goroutine sends, agent_init
@@ -368,80 +246,6 @@ func TestDoors(t *testing.T) {
 	}
 }
 
-// TestMetadataRepeats: own repeats of agent_init are the same bytes; another
-// version of Tetragon makes another record.
-func TestMetadataRepeats(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var socket fakeSocket
-		e := newTestExporter(t, Config{Tetragon: &Tetragon{Version: "v1.6.0"}}, &socket)
-		stop := start(t, e)
-		synctest.Wait()
-		time.Sleep(100 * time.Minute)
-		e.SetTetragon(Tetragon{Version: "v1.6.0"}) // no news
-		synctest.Wait()
-		if n := len(socket.taken); n < 9 || n > 12 {
-			t.Errorf("%d agent_init in 100 minutes at an interval of 10", n)
-		}
-		for i, d := range socket.taken {
-			if !bytes.Equal(d, socket.taken[0]) {
-				t.Errorf("agent_init %d differs from the first: %s", i, d)
-			}
-		}
-		before := len(socket.taken)
-		e.SetTetragon(Tetragon{Version: "v1.7.0", BuildCommit: "abc"})
-		synctest.Wait()
-		if len(socket.taken) != before+1 || !bytes.Contains(socket.taken[before], []byte(`"tetragon_version":"v1.7.0","build_commit":"abc"`)) {
-			t.Errorf("after the upgrade: %d datagrams, %s", len(socket.taken)-before, socket.taken[len(socket.taken)-1])
-		}
-		stop()
-		if a := check(t, e); a.Seen != 0 || a.Streams[0].Sent != 0 {
-			t.Errorf("agent_init is counted as an event: %+v", a)
-		}
-	})
-}
-
-// TestNameResolvesLate: the name of the destination resolves after a minute;
-// until then everything waits, then it arrives whole.
-func TestNameResolvesLate(t *testing.T) {
-	receiver, addr := listen(t)
-	var log bytes.Buffer
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		e, err := NewUDPExporter(Config{
-			Destinations: []Destination{{Address: fmt.Sprintf("collector.example:%d", addr.Port())}},
-			Tetragon:     &Tetragon{Version: "v1.7.0"},
-			Logger:       testLogger(&log),
-			Lookup: func(context.Context, string) ([]netip.Addr, error) {
-				if time.Since(begin) < time.Minute {
-					return nil, errors.New("no such host")
-				}
-				return []netip.Addr{addr.Addr()}, nil
-			},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		stop := start(t, e)
-		for i := range 100 {
-			_ = e.SendWire(wire(i))
-			time.Sleep(time.Second)
-		}
-		stop()
-		check(t, e)
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	got := receiver(101)
-	if !strings.Contains(got[0], "agent_init") {
-		t.Errorf("the first datagram is %q", got[0])
-	}
-	wantLines(t, got[1:], 0, 100)
-	if n := strings.Count(log.String(), "cannot be reached yet"); n != 1 {
-		t.Errorf("%d log lines for one cause:\n%s", n, log.String())
-	}
-}
-
 // TestStop: what is queued when the end comes is sent while there is time, and
 // the rest is counted.
 func TestStop(t *testing.T) {
@@ -565,9 +369,3 @@ func TestInlineAllocates(t *testing.T) {
 		t.Errorf("64 events cost %v allocations, want 0", n)
 	}
 }
-
-// discard takes everything.
-type discard struct{}
-
-func (discard) Send(datagrams [][]byte) (int, error) { return len(datagrams), nil }
-func (discard) Close() error                         { return nil }

@@ -67,12 +67,11 @@ type Fault struct {
 type Server struct {
 	tetragon.UnimplementedFineGuidanceSensorsServer
 
-	config    Config
-	version   *tetragon.GetVersionResponse
-	info      *tetragon.GetInfoResponse
-	health    *tetragon.GetHealthStatusResponse
-	policies  *tetragon.ListTracingPoliciesResponse
-	recording []byte // the sample; nil: config.Recording is opened for each stream
+	config   Config
+	version  *tetragon.GetVersionResponse
+	info     *tetragon.GetInfoResponse
+	health   *tetragon.GetHealthStatusResponse
+	policies *tetragon.ListTracingPoliciesResponse
 
 	streams  atomic.Int64
 	sent     atomic.Int64  // messages, over all streams
