@@ -251,10 +251,12 @@ func putInteger(b []byte, n int, kind protoreflect.Kind, x uint64) int {
 }
 
 func putBool(b []byte, n int, x uint64) int {
+	word, size := uint64(0x65736c6166), 5 // "false"
 	if x != 0 {
-		return n + copy(b[n:], "true")
+		word, size = 0x65757274, 4 // "true"
 	}
-	return n + copy(b[n:], "false")
+	store64(b, n, word)
+	return n + size
 }
 
 // wellKnown writes a Timestamp, a Duration or a wrapper at the headroom.

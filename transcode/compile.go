@@ -56,6 +56,7 @@ const (
 	opMessages // repeated
 	opUint32
 	opUint32Value // google.protobuf.UInt32Value
+	opBoolValue   // google.protobuf.BoolValue
 	opTimestamp
 	opEnum
 	opEnums // repeated, packed
@@ -85,8 +86,8 @@ type field struct {
 	implicit bool // a zero value is not written
 	list     bool
 	oneof    bool
-	key      [maxKey]byte // `,"name":`, and the quote or bracket that op wants
-	sub      *message     // of a message, or of a map's entry
+	key      block    // `,"name":`, and the quote or bracket that op wants
+	sub      *message // of a message, or of a map's entry
 	enum     *enum
 	long     string // `,"name":` in full
 }
@@ -98,7 +99,7 @@ func (f *field) number() uint32 { return f.tag >> 3 }
 type message struct {
 	shape    shape
 	fields   []field  // fields[0] stands for every unknown field
-	byNumber []uint16 // index into fields, for the numbers below its length
+	byNumber []*field // for the numbers below its length
 	sparse   []uint16 // indexes into fields of the numbers above
 	late     *message // the same without opLate, nil if there is none
 }
@@ -110,7 +111,7 @@ const maxDense = 2047
 // find returns the field of a number, fields[0] if there is none.
 func (m *message) find(number uint32) *field {
 	if number < uint32(len(m.byNumber)) {
-		return &m.fields[m.byNumber[number]]
+		return m.byNumber[number]
 	}
 	for _, i := range m.sparse {
 		if m.fields[i].number() == number {
@@ -155,16 +156,17 @@ func (c *compiler) message(md protoreflect.MessageDescriptor) *message {
 
 // index fills the tables that find reads.
 func (m *message) index() {
+	m.byNumber, m.sparse = nil, nil
 	for i := range m.fields[1:] {
 		number := int(m.fields[i+1].number())
 		if number > maxDense {
 			m.sparse = append(m.sparse, uint16(i+1))
 			continue
 		}
-		if missing := number + 1 - len(m.byNumber); missing > 0 {
-			m.byNumber = append(m.byNumber, make([]uint16, missing)...)
+		for number >= len(m.byNumber) {
+			m.byNumber = append(m.byNumber, &m.fields[0])
 		}
-		m.byNumber[number] = uint16(i + 1)
+		m.byNumber[number] = &m.fields[i+1]
 	}
 }
 
@@ -176,6 +178,7 @@ func (m *message) postpone(firstOneof uint16) {
 	}
 	late := *m
 	late.fields = slices.Clone(m.fields)
+	late.index()
 	m.late = &late
 	for i := range m.fields {
 		if f := &m.fields[i]; !f.oneof && f.order > firstOneof {
@@ -211,7 +214,7 @@ func (c *compiler) field(fd protoreflect.FieldDescriptor) field {
 		text += `[`
 	}
 	f.keyLen = uint8(min(len(text), maxKey+1))
-	copy(f.key[:], text)
+	copy(f.key.bytes[:], text)
 	return f
 }
 
@@ -260,6 +263,8 @@ func opOf(fd protoreflect.FieldDescriptor, sub *message) op {
 			return opTimestamp
 		case fd.Message().FullName() == "google.protobuf.UInt32Value":
 			return opUint32Value
+		case fd.Message().FullName() == "google.protobuf.BoolValue":
+			return opBoolValue
 		}
 	}
 	return opOther

@@ -26,7 +26,7 @@ type enumName struct {
 }
 
 // pieceSlack lets a piece be read with moves of a fixed size.
-const pieceSlack = 32
+const pieceSlack = blockSize
 
 func (c *compiler) enum(ed protoreflect.EnumDescriptor) *enum {
 	if e := c.enums[ed.FullName()]; e != nil {

@@ -119,7 +119,7 @@ func (t *Transcoder) fields(m *message, wire []byte, n int) int {
 		// The key is written for all alike; what writes no value leaves it behind
 		// the end of the output.
 		k := n + int(f.keyLen)
-		store32x8(t.buf, n, &f.key)
+		storeBlock(t.buf, n, &f.key)
 		if f.keyLen > maxKey {
 			k = t.longKey(f, n)
 		}
@@ -135,7 +135,20 @@ func (t *Transcoder) fields(m *message, wire []byte, n int) int {
 		case opUint32:
 			n = putUint(t.buf, k, uint64(uint32(x)))
 		case opUint32Value:
-			n = t.uint32Value(f, v, n, k)
+			if len(v) == 2 && v[0] == 1<<3|wireVarint && v[1] < 0x80 {
+				n = putUint(t.buf, k, uint64(v[1]))
+			} else {
+				n = t.uint32Value(f, v, n, k)
+			}
+		case opBoolValue:
+			switch {
+			case len(v) == 0:
+				n = putBool(t.buf, k, 0)
+			case len(v) == 2 && v[0] == 1<<3|wireVarint && v[1] < 0x80:
+				n = putBool(t.buf, k, uint64(v[1]))
+			default:
+				n = t.single(f, occurrence{f: f, v: v}, n)
+			}
 		case opTimestamp:
 			n = t.fastTimestamp(f, v, n, k)
 		case opEnum:
@@ -189,7 +202,7 @@ func (t *Transcoder) fields(m *message, wire []byte, n int) int {
 
 // key writes a field's key, which ends at the value.
 func (t *Transcoder) key(f *field, n int) int {
-	store32x8(t.buf, n, &f.key)
+	storeBlock(t.buf, n, &f.key)
 	if f.keyLen > maxKey {
 		return t.longKey(f, n)
 	}
@@ -275,10 +288,14 @@ func (t *Transcoder) enumName(e *enum, number int32, n int) int {
 		t.info.Unknown++
 		return putInt(t.buf, n, int64(number))
 	}
-	if to-from > headroom/2 && len(t.buf)-n < to-from+headroom {
-		t.grow(n, to-from+headroom)
+	if to-from > blockSize {
+		if len(t.buf)-n < to-from+headroom {
+			t.grow(n, to-from+headroom)
+		}
+		return n + copy(t.buf[n:], e.pieces[from+1:to])
 	}
-	return n + copy(t.buf[n:], e.pieces[from+1:to])
+	storeBlock(t.buf, n, loadBlock(e.pieces, from+1))
+	return n + to - from - 1
 }
 
 // enums writes a packed list of enum numbers. A run of consecutive numbers, such

@@ -90,40 +90,44 @@ const hexDigits = "0123456789abcdef"
 // Each maximal run of invalid UTF-8 becomes one U+FFFD, as strings.ToValidUTF8
 // does it, and is counted.
 func (t *Transcoder) escape(n int, s []byte, i int) int {
-	n, s = n+i, s[i:]
-	for len(s) > 0 {
-		if len(t.buf)-n < len(s)+textSlack {
-			t.grow(n, len(s)+textSlack)
+	for n += i; i < len(s); {
+		if len(t.buf)-n < len(s)-i+textSlack {
+			t.grow(n, len(s)-i+textSlack)
 		}
 		buf := t.buf
-		if len(s) >= 8 {
-			w := load64(s, 0)
+		if i+8 <= len(s) {
+			w := load64(s, i)
 			store64(buf, n, w)
 			clean := bits.TrailingZeros64(special(w)) >> 3
-			n, s = n+clean, s[clean:]
+			n, i = n+clean, i+clean
 			if clean == 8 {
 				continue
 			}
 		}
-		switch c := s[0]; {
+		switch c := s[i]; {
 		case c >= utf8.RuneSelf:
-			if size := validRun(s); size > 0 {
-				n, s = n+copy(buf[n:], s[:size]), s[size:]
+			size := runeSize(s, i)
+			if size > 0 {
+				if i+4 <= len(s) {
+					store32(buf, n, load32(s, i))
+				} else {
+					copy(buf[n:], s[i:])
+				}
+				n, i = n+size, i+size
 				continue
 			}
-			s = s[invalidRun(s):]
+			i += invalidRun(s[i:])
 			n += copy(buf[n:], "\uFFFD")
 			t.info.Repaired++
 		case escapes[c] == 0:
 			buf[n] = c
-			n, s = n+1, s[1:]
+			n, i = n+1, i+1
 		case escapes[c] == 'u':
-			n += copy(buf[n:], `\u00`)
-			buf[n], buf[n+1] = hexDigits[c>>4], hexDigits[c&15]
-			n, s = n+2, s[1:]
+			store64(buf, n, 0x3030755c|uint64(hexDigits[c>>4])<<32|uint64(hexDigits[c&15])<<40) // \u00 and two digits
+			n, i = n+6, i+1
 		default:
 			buf[n], buf[n+1] = '\\', escapes[c]
-			n, s = n+2, s[1:]
+			n, i = n+2, i+1
 		}
 	}
 	if len(t.buf) == n {
@@ -133,18 +137,22 @@ func (t *Transcoder) escape(n int, s []byte, i int) int {
 	return n + 1
 }
 
-// validRun returns the length of the run of characters outside ASCII, in valid
-// UTF-8, that s begins with.
-func validRun(s []byte) int {
-	i := 0
-	for i < len(s) && s[i] >= utf8.RuneSelf {
-		r, size := utf8.DecodeRune(s[i:])
-		if r == utf8.RuneError && size == 1 {
-			break
+// runeSize returns the length of the character outside ASCII that s[i:] begins
+// with, 0 if that is not valid UTF-8.
+func runeSize(s []byte, i int) int {
+	if i+4 <= len(s) {
+		w := load32(s, i)
+		switch {
+		case w&0xc0e0 == 0x80c0 && w&0x1e != 0: // two bytes, not overlong
+			return 2
+		case w&0xc0c0f0 == 0x8080e0 && w&0x200f != 0 && w&0x200f != 0x200d: // three, no surrogate
+			return 3
 		}
-		i += size
 	}
-	return i
+	if r, size := utf8.DecodeRune(s[i:]); r != utf8.RuneError || size != 1 {
+		return size
+	}
+	return 0
 }
 
 // invalidRun returns the length of the run of invalid bytes that s begins with.

@@ -14,3 +14,10 @@ const (
 func special(w uint64) uint64 {
 	return (((w ^ ones*0x02) - ones*0x21) | ((w ^ ones*'\\') - ones) | w) & highs
 }
+
+// blockSize is the length of the longest move of fixed size, in bytes.
+const blockSize = 32
+
+// block is what storeBlock moves. It is a structure, for the assignment of an
+// array through pointers is a call of memmove, 4 ns a field.
+type block struct{ bytes [blockSize]byte }

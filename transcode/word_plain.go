@@ -15,4 +15,6 @@ func load32(b []byte, i int) uint32 { return binary.LittleEndian.Uint32(b[i:]) }
 
 func store32(b []byte, i int, w uint32) { binary.LittleEndian.PutUint32(b[i:], w) }
 
-func store32x8(b []byte, i int, p *[32]byte) { *(*[32]byte)(b[i:]) = *p }
+func storeBlock(b []byte, i int, p *block) { *(*[blockSize]byte)(b[i:]) = p.bytes }
+
+func loadBlock(b []byte, i int) *block { return &block{[blockSize]byte(b[i:])} }

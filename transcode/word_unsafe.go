@@ -22,5 +22,8 @@ func load32(b []byte, i int) uint32 { return *(*uint32)(at(b, i)) }
 // store32 writes four bytes at b[i:].
 func store32(b []byte, i int, w uint32) { *(*uint32)(at(b, i)) = w }
 
-// store32x8 writes 32 bytes at b[i:].
-func store32x8(b []byte, i int, p *[32]byte) { *(*[32]byte)(at(b, i)) = *p }
+// storeBlock writes a block at b[i:].
+func storeBlock(b []byte, i int, p *block) { *(*block)(at(b, i)) = *p }
+
+// loadBlock reads a block at b[i:], which stays where it is.
+func loadBlock(b []byte, i int) *block { return (*block)(at(b, i)) }
