@@ -60,8 +60,8 @@ func run(t testing.TB, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, name: args[0], exited: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0], args...)
-	p.cmd.Env = append(os.Environ(), asMain+"=1", "TETRACAST_SERVER_ADDRESS=", "NODE_NAME=test-node")
-	p.cmd.Env = removeEmpty(p.cmd.Env)
+	// The race detector would keep every process for a second at its end.
+	p.cmd.Env = append(os.Environ(), asMain+"=1", "NODE_NAME=test-node", "GORACE=atexit_sleep_ms=0")
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -78,15 +78,6 @@ func run(t testing.TB, args ...string) *process {
 		}
 	})
 	return p
-}
-
-func removeEmpty(env []string) (kept []string) {
-	for _, e := range env {
-		if e != "TETRACAST_SERVER_ADDRESS=" {
-			kept = append(kept, e)
-		}
-	}
-	return kept
 }
 
 // wait returns the exit code, or fails the test after the time.
