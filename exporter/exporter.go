@@ -36,6 +36,8 @@ type UDPExporter struct {
 	config Config
 	worker worker // belongs to the holder of the role
 
+	unresolved []*stream // without a socket when Run begins
+
 	mu       sync.Mutex // guards the fields below; taken once or twice a batch
 	holder   holder
 	lastTake time.Time // of quick
@@ -78,8 +80,9 @@ type dialled struct {
 }
 
 // NewUDPExporter checks the configuration and opens the sockets of those
-// destinations that are IP addresses; the others follow in Run, when their
-// names resolve. It starts no goroutine. The error lists all that is wrong.
+// destinations that are IP addresses to which there is a route; the others
+// follow in Run, when their names resolve. It starts no goroutine. The error
+// lists all that is wrong with the configuration.
 func NewUDPExporter(config Config) (*UDPExporter, error) {
 	config, err := config.withDefaults()
 	if err != nil {
@@ -99,14 +102,14 @@ func NewUDPExporter(config Config) (*UDPExporter, error) {
 		s := newStream(d, cache, config)
 		e.worker.streams = append(e.worker.streams, s)
 		if addr, ok := literal(d.Address); ok {
-			if s.conn, err = s.dial(addr); err != nil {
-				e.closeSockets()
-				return nil, err
-			}
+			s.conn, _ = s.dial(addr) // no route yet is no reason to fail: Run tries again
+		}
+		if s.conn == nil {
+			e.unresolved = append(e.unresolved, s)
 		}
 	}
 	if e.worker.transcoder, err = NewTranscoder(config.TranscodeCacheBytes); err != nil {
-		e.closeSockets()
+		_ = e.closeSockets()
 		return nil, err
 	}
 	e.worker.counts.streams = make([]streamCounts, len(e.worker.streams))
@@ -262,6 +265,9 @@ func (e *UDPExporter) SendMetadataEvent() error {
 	}
 	e.announce = true
 	if e.holder != nobody {
+		if e.parked {
+			e.tell()
+		}
 		e.mu.Unlock()
 		return nil
 	}

@@ -127,3 +127,18 @@ func TestNameResolvesLate(t *testing.T) {
 		t.Errorf("%d log lines for one cause:\n%s", n, log.String())
 	}
 }
+
+// TestRouteComesLate: an address without a route, as early in the boot of a
+// host, is no reason not to start.
+func TestRouteComesLate(t *testing.T) {
+	e, err := NewUDPExporter(Config{Destinations: []Destination{{Address: "[fe80::1%nosuchdevice]:7514"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := start(t, e)
+	_ = e.SendBatch(wires(0, 10))
+	stop()
+	if a := check(t, e); a.Dropped.Total()+a.Streams[0].Dropped.Total() != 10 {
+		t.Errorf("account %+v", a)
+	}
+}

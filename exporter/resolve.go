@@ -26,7 +26,7 @@ func (e *UDPExporter) resolve(ctx context.Context, s *stream) {
 		conn, err := e.lookUpAndDial(ctx, s)
 		if err == nil {
 			if last != "" {
-				s.log.Info("The destination's name resolves now")
+				s.log.Info("The destination can be reached now")
 			}
 			e.mu.Lock()
 			e.dialled = append(e.dialled, dialled{stream: s, conn: conn})
@@ -66,6 +66,9 @@ func (e *UDPExporter) lookUpAndDial(ctx context.Context, s *stream) (sender, err
 
 // lookUp returns the addresses of host:port.
 func (e *UDPExporter) lookUp(ctx context.Context, address string) ([]netip.AddrPort, error) {
+	if addr, ok := literal(address); ok {
+		return []netip.AddrPort{addr}, nil
+	}
 	host, text, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, fmt.Errorf("exporter: destination %s: %w", address, err)
@@ -93,9 +96,6 @@ func (e *UDPExporter) lookUp(ctx context.Context, address string) ([]netip.AddrP
 func (e *UDPExporter) Resolve(ctx context.Context) error {
 	var errs []error
 	for _, s := range e.worker.streams {
-		if _, ok := literal(s.Address); ok {
-			continue
-		}
 		if _, err := e.lookUp(ctx, s.Address); err != nil {
 			errs = append(errs, err)
 		}

@@ -27,10 +27,8 @@ func (e *UDPExporter) Run(ctx context.Context) error {
 
 	resolving, stopResolving := context.WithCancel(ctx)
 	var resolvers sync.WaitGroup
-	for _, s := range e.worker.streams {
-		if _, ok := literal(s.Address); !ok {
-			resolvers.Go(func() { e.resolve(resolving, s) })
-		}
+	for _, s := range e.unresolved {
+		resolvers.Go(func() { e.resolve(resolving, s) })
 	}
 	e.untilDone(ctx)
 	stopResolving()

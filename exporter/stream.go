@@ -92,7 +92,7 @@ func newStream(d Destination, cache *metadata.Cache, c Config) *stream {
 func (s *stream) dial(addr netip.AddrPort) (sender, error) {
 	conn, err := udp.Dial(addr, udp.Options{SendBufferBytes: s.UDPBufferSize})
 	if err != nil {
-		return nil, fmt.Errorf("exporter: destination %s: %w", s.Address, err)
+		return nil, fmt.Errorf("exporter: destination %s: %w", s.Address, err) // not conn: a nil *udp.Conn is no nil sender
 	}
 	return conn, nil
 }
