@@ -106,14 +106,25 @@ func (t *Transcoder) escape(n int, s []byte, i int) int {
 		}
 		switch c := s[i]; {
 		case c >= utf8.RuneSelf:
-			size := runeSize(s, i)
-			if size > 0 {
-				if i+4 <= len(s) {
-					store32(buf, n, load32(s, i))
-				} else {
-					copy(buf[n:], s[i:])
+			// Characters outside ASCII come together.
+			before := i
+			for i+4 <= len(s) {
+				w := load32(s, i)
+				size := 2
+				if w&0xc0e0 != 0x80c0 || w&0x1e == 0 { // not two bytes, or overlong
+					size = 3
+					if w&0xc0c0f0 != 0x8080e0 || w&0x200f == 0 || w&0x200f == 0x200d { // nor three; or a surrogate
+						break
+					}
 				}
+				store32(buf, n, w)
 				n, i = n+size, i+size
+			}
+			if i > before {
+				continue
+			}
+			if r, size := utf8.DecodeRune(s[i:]); r != utf8.RuneError || size != 1 {
+				n, i = n+copy(buf[n:], s[i:i+size]), i+size
 				continue
 			}
 			i += invalidRun(s[i:])
@@ -135,24 +146,6 @@ func (t *Transcoder) escape(n int, s []byte, i int) int {
 	}
 	t.buf[n] = '"'
 	return n + 1
-}
-
-// runeSize returns the length of the character outside ASCII that s[i:] begins
-// with, 0 if that is not valid UTF-8.
-func runeSize(s []byte, i int) int {
-	if i+4 <= len(s) {
-		w := load32(s, i)
-		switch {
-		case w&0xc0e0 == 0x80c0 && w&0x1e != 0: // two bytes, not overlong
-			return 2
-		case w&0xc0c0f0 == 0x8080e0 && w&0x200f != 0 && w&0x200f != 0x200d: // three, no surrogate
-			return 3
-		}
-	}
-	if r, size := utf8.DecodeRune(s[i:]); r != utf8.RuneError || size != 1 {
-		return size
-	}
-	return 0
 }
 
 // invalidRun returns the length of the run of invalid bytes that s begins with.
