@@ -198,6 +198,15 @@ func (s *stream) trySend(b *datagram.Batch, now time.Time) (done int) {
 			s.up(now)
 			continue
 		}
+		// What may have left counts as sent: this format cannot tell a repeat from
+		// a second event.
+		var sendErr *udp.SendError
+		if errors.As(err, &sendErr) {
+			for range sendErr.Uncertain {
+				s.counts.sent += uint64(b.Events[done])
+				done++
+			}
+		}
 		wait, reason := s.verdict(err, now)
 		if wait > 0 {
 			s.nextAttempt = now.Add(wait)
@@ -215,6 +224,10 @@ func (s *stream) trySend(b *datagram.Batch, now time.Time) (done int) {
 // taken: it waits, or it is lost for a reason.
 func (s *stream) verdict(err error, now time.Time) (wait time.Duration, reason ledger.Reason) {
 	switch {
+	case errors.Is(err, udp.ErrPaced):
+		var paced *udp.SendError
+		errors.As(err, &paced)
+		return max(paced.After, time.Millisecond), 0
 	case errors.Is(err, udp.ErrWouldBlock), errors.Is(err, udp.ErrNoBuffers):
 		return fullWait, 0
 	case errors.Is(err, udp.ErrUnreachable), errors.Is(err, udp.ErrLinkDown):

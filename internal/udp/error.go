@@ -3,6 +3,7 @@ package udp
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,8 @@ var (
 	// ErrUnreachable: there is no route, or no neighbour answers. It heals by
 	// itself, or with a new socket if the own address is gone.
 	ErrUnreachable = errors.New("network unreachable")
+	// ErrPaced: the rate that was asked for is used up until SendError.After.
+	ErrPaced = errors.New("paced")
 	// ErrLinkDown: the device is down.
 	ErrLinkDown = errors.New("network device is down")
 )
@@ -33,11 +36,20 @@ var (
 type SendError struct {
 	Class error // one of the classes above, or nil for a cause not listed
 	Errno unix.Errno
-	MTU   int // of the path, in bytes of IP packet; 0: unknown
+	MTU   int           // of the path, in bytes of IP packet; 0: unknown
+	After time.Duration // with ErrPaced: how long to wait
+
+	// Uncertain is how many datagrams, from the first that was not taken on, may
+	// have left all the same: segments of one message, of which the device took
+	// some before its queue was full.
+	Uncertain int
 }
 
 // Error names the class and the kernel's error.
 func (e *SendError) Error() string {
+	if e.Class == ErrPaced {
+		return fmt.Sprintf("udp: sending: %v, try again after %v", e.Class, e.After)
+	}
 	if e.Class == nil {
 		return fmt.Sprintf("udp: sending: %v", e.Errno)
 	}

@@ -5,15 +5,19 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// sendBatch is the most datagrams of one sendmmsg. Batches of 16 to 32 have all
-// the gain there is (1.3 to 1.6 times a write each); larger ones only hold the
-// processor longer.
-const sendBatch = 32
+// sendMessages is the most messages of one sendmmsg, of which each is a
+// datagram or a run of segments. Batches of 16 to 32 have all the gain there is
+// (1.3 to 1.6 times a write each); larger ones only hold the processor longer.
+const sendMessages = 32
+
+// sendIovecs is the most datagrams of one sendmmsg, over all its messages.
+const sendIovecs = 512
 
 // mmsghdr is struct mmsghdr of sendmmsg(2).
 type mmsghdr struct {
@@ -22,59 +26,139 @@ type mmsghdr struct {
 	_   [4]byte
 }
 
+// Switch turns an offload on or off.
+type Switch uint8
+
+// The values of a Switch.
+const (
+	Auto Switch = iota // on where a probe and what is known of the kernel say that it works
+	On
+	Off
+)
+
 // Options says how a Conn sends. The zero value is usable.
 type Options struct {
 	// SendBufferBytes is asked for with SO_SNDBUF. Zero: the system's default.
 	SendBufferBytes int
+	// GSO puts runs of datagrams of one size, the last of them shorter perhaps,
+	// into one message (UDP_SEGMENT, Linux 4.18).
+	GSO Switch
+	// DontFragment sets DF: a datagram above the path MTU is ErrTooLarge instead
+	// of being cut into IP fragments, of which a stranger can make any receiver
+	// lose all.
+	DontFragment bool
+	// BytesPerSecond and DatagramsPerSecond bound the rate. Zero: no bound.
+	// Beyond it Send says ErrPaced and when to try again.
+	BytesPerSecond, DatagramsPerSecond int
 }
 
-// Conn is a socket connected to one address. It has one owner: Send and Close
-// must not run at the same time. Stats may be called by anybody.
+// Conn is a socket connected to one address. It has one owner: its methods must
+// not run at the same time, but Stats may be called by anybody.
+//
+// A Conn opens a new socket by itself when the source address of the old one
+// was taken from the host, because such a socket never heals.
 type Conn struct {
-	fd   int
-	ipv6 bool
-	// sendmmsg is the system call; tests put faults there.
-	sendmmsg func(fd int, msgs []mmsghdr) (n int, errno unix.Errno)
+	addr    netip.AddrPort
+	options Options
+	sys     system
+	fd      int
+	gso     bool
+	pace    bucket
 
-	msgs   [sendBatch]mmsghdr
-	iovecs [sendBatch]unix.Iovec
+	// segmentMax is the largest segment that the path takes; a longer one in a
+	// GSO message fails with EMSGSIZE even where a plain datagram would be cut
+	// into fragments.
+	segmentMax int
+	mtu        pathMTU
 
-	calls, refused, retried, drained atomic.Uint64
+	msgs     [sendMessages]mmsghdr
+	counts   [sendMessages]int // datagrams of each message
+	iovecs   [sendIovecs]unix.Iovec
+	controls [sendMessages]segmentControl
+
+	rebindNext time.Time
+	stats      connCounters
+}
+
+// connCounters are what ConnStats is made from.
+type connCounters struct {
+	calls, datagrams, refused, retried, drained     atomic.Uint64
+	gsoMessages, gsoSegments, gsoFallbacks, rebinds atomic.Uint64
+	uncertain, shrinks                              atomic.Uint64
+	gsoOn                                           atomic.Bool
 }
 
 // ConnStats counts what a Conn did.
 type ConnStats struct {
-	Calls   uint64 // sendmmsg
-	Refused uint64 // ICMP port unreachable that a send reported
-	Retried uint64 // datagrams offered a second time
-	Drained uint64 // entries taken from the error queue
+	Calls        uint64 // sendmmsg
+	Datagrams    uint64 // taken by the kernel
+	Refused      uint64 // ICMP port unreachable that a send reported
+	Retried      uint64 // messages offered a second time
+	Drained      uint64 // entries taken from the error queue
+	GSOMessages  uint64 // messages of two segments and more
+	GSOSegments  uint64 // datagrams in them
+	GSOFallbacks uint64 // times that GSO was given up, for the socket or for a message
+	Rebinds      uint64 // new sockets because the own address was gone
+	Uncertain    uint64 // datagrams of failed messages of which some may have left
+	Shrinks      uint64 // times that the path MTU became smaller
+	GSO          bool   // GSO is in use
 }
 
 // Dial opens a socket to addr. Nothing is sent. The error says which call
 // failed; there being no route is such an error.
 func Dial(addr netip.AddrPort, options Options) (*Conn, error) {
-	family, to := sockaddr(addr)
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("udp: opening a socket to %s: %w", addr, os.NewSyscallError("socket", err))
+	return dial(addr, options, kernel{})
+}
+
+func dial(addr netip.AddrPort, options Options, sys system) (*Conn, error) {
+	c := &Conn{addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), options: options, sys: sys}
+	c.pace = newBucket(options.BytesPerSecond, options.DatagramsPerSecond)
+	for i := range c.msgs {
+		c.controls[i].init()
 	}
-	c := &Conn{fd: fd, ipv6: family == unix.AF_INET6, sendmmsg: sendmmsg}
-	if options.SendBufferBytes > 0 {
+	fd, err := c.open()
+	if err != nil {
+		return nil, err
+	}
+	c.use(fd)
+	c.setGSO(options.GSO == On || options.GSO == Auto && gsoTrusted())
+	return c, nil
+}
+
+// open makes a connected socket.
+func (c *Conn) open() (fd int, err error) {
+	family, to := sockaddr(c.addr)
+	fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return 0, fmt.Errorf("udp: opening a socket to %s: %w", c.addr, os.NewSyscallError("socket", err))
+	}
+	if c.options.SendBufferBytes > 0 {
 		// Capped by net.core.wmem_max without an error; a smaller buffer only
 		// means ErrWouldBlock earlier.
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, options.SendBufferBytes)
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, c.options.SendBufferBytes)
 	}
+	o := c.optionsOf()
 	// Best effort: without it a full device queue drops in silence.
-	_ = unix.SetsockoptInt(fd, c.level(), c.recvErr(), 1)
+	_ = unix.SetsockoptInt(fd, o.level, o.recvErr, 1)
+	discover := unix.IP_PMTUDISC_DONT // IPv6's have the same numbers
+	if c.options.DontFragment {
+		discover = unix.IP_PMTUDISC_DO
+	}
+	if err := unix.SetsockoptInt(fd, o.level, o.discover, discover); err != nil {
+		_ = unix.Close(fd)
+		return 0, fmt.Errorf("udp: setting the path MTU discovery to %s: %w", c.addr, os.NewSyscallError("setsockopt", err))
+	}
 	if err := unix.Connect(fd, to); err != nil {
 		_ = unix.Close(fd)
-		return nil, fmt.Errorf("udp: connecting to %s: %w", addr, os.NewSyscallError("connect", err))
+		return 0, fmt.Errorf("udp: connecting to %s: %w", c.addr, os.NewSyscallError("connect", err))
 	}
-	for i := range c.msgs {
-		c.msgs[i].hdr.Iov = &c.iovecs[i]
-		c.msgs[i].hdr.SetIovlen(1)
-	}
-	return c, nil
+	return fd, nil
+}
+
+// use makes fd the socket.
+func (c *Conn) use(fd int) {
+	c.fd = fd
+	c.learnMTU(time.Now())
 }
 
 // Send hands the datagrams to the kernel, in order, and never waits. It returns
@@ -85,86 +169,111 @@ func Dial(addr netip.AddrPort, options Options) (*Conn, error) {
 // The datagrams are read during the call only. A call allocates nothing unless
 // it fails.
 func (c *Conn) Send(datagrams [][]byte) (sent int, err error) {
-	retried := -1 // the datagram that was offered a second time
+	var retried try
 	for sent < len(datagrams) {
-		n, errno := c.offer(datagrams[sent:min(sent+sendBatch, len(datagrams))])
-		sent += n
+		rest := datagrams[sent:]
+		if n, wait := c.pace.allow(rest); n < len(rest) {
+			if n == 0 {
+				return sent, &SendError{Class: ErrPaced, After: wait}
+			}
+			rest = rest[:n]
+		}
+		taken, errno := c.offer(rest)
+		sent += taken
+		c.pace.take(rest[:taken])
+		c.stats.datagrams.Add(uint64(taken))
 		if errno == 0 {
 			continue // also after a short count: its error, if it had one, is forgotten
 		}
-		c.drainErrors()
-		class := classOf(errno)
-		if errno == unix.EINTR {
-			continue
+		if sendErr := c.failed(errno, datagrams[sent:], &retried, sent); sendErr != nil {
+			return sent, sendErr
 		}
-		// ECONNREFUSED is news of an earlier datagram, and EPERM can be a
-		// passing state of a connection table: once more.
-		if (class == ErrRefused || class == ErrNotPermitted) && retried != sent {
-			if class == ErrRefused {
-				c.refused.Add(1)
-			}
-			c.retried.Add(1)
-			retried = sent
-			continue
-		}
-		sendErr := &SendError{Class: class, Errno: errno}
-		if class == ErrTooLarge {
-			sendErr.MTU = c.MTU()
-		}
-		return sent, sendErr
 	}
 	return sent, nil
 }
 
-// offer makes one system call for at most sendBatch datagrams.
-func (c *Conn) offer(datagrams [][]byte) (n int, errno unix.Errno) {
-	for i, d := range datagrams {
-		c.iovecs[i].Base = unsafe.SliceData(d)
-		c.iovecs[i].SetLen(len(d))
+// offer makes one system call for as many datagrams as it can carry.
+func (c *Conn) offer(datagrams [][]byte) (taken int, errno unix.Errno) {
+	messages, used := c.plan(datagrams)
+	c.stats.calls.Add(1)
+	n, errno := c.sys.sendmmsg(c.fd, c.msgs[:messages])
+	for i := range n {
+		taken += c.counts[i]
+		if c.counts[i] > 1 {
+			c.stats.gsoMessages.Add(1)
+			c.stats.gsoSegments.Add(uint64(c.counts[i]))
+		}
 	}
-	c.calls.Add(1)
-	n, errno = c.sendmmsg(c.fd, c.msgs[:len(datagrams)])
-	for i := range datagrams {
+	for i := range used {
 		c.iovecs[i].Base = nil // the datagrams are not ours to keep alive
 	}
-	return n, errno
+	return taken, errno
 }
 
-// sendmmsg is sendmmsg(2) without blocking. On an error n is 0.
-func sendmmsg(fd int, msgs []mmsghdr) (n int, errno unix.Errno) {
-	r, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)),
-		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-	if errno != 0 {
-		return 0, errno
+// try remembers what was offered a second time, so that it is not a third.
+type try struct {
+	at    int // index of the datagram
+	times int
+}
+
+// again counts another try at a datagram, and says whether it is the first one.
+func (t *try) again(at int) bool {
+	if t.times > 0 && t.at == at {
+		return false
 	}
-	return int(r), 0
+	*t = try{at: at, times: 1}
+	return true
 }
 
-// drainErrors empties the socket's error queue, which holds on to memory of
-// the socket's buffer.
-func (c *Conn) drainErrors() {
-	var payload [1]byte
-	var control [256]byte
-	for range 256 { // a flood of ICMP must not keep us here
-		if _, _, _, _, err := unix.Recvmsg(c.fd, payload[:], control[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); err != nil {
-			return
+// failed decides what an error means for the message that it befell, which
+// begins with the datagram of index at. Nil: try again.
+func (c *Conn) failed(errno unix.Errno, rest [][]byte, retried *try, at int) *SendError {
+	if errno == unix.EINTR {
+		return nil
+	}
+	class := classOf(errno)
+	c.drainErrors()
+	segments := c.counts[0]
+	switch {
+	case class == ErrRefused, class == ErrNotPermitted:
+		// ECONNREFUSED is news of an earlier datagram, and EPERM can be a passing
+		// state of a connection table: once more.
+		if retried.again(at) {
+			if class == ErrRefused {
+				c.stats.refused.Add(1)
+			}
+			c.stats.retried.Add(1)
+			return nil
 		}
-		c.drained.Add(1)
+	case segments > 1 && (errno == unix.EIO || errno == unix.EINVAL):
+		// No checksum offload on the device, or no segmentation in the kernel
+		// (udp_send_skb, net/ipv4/udp.c, Linux 6.18): nothing was sent.
+		c.stats.gsoFallbacks.Add(1)
+		c.setGSO(false)
+		return nil
+	case class == ErrTooLarge:
+		c.learnMTU(time.Now())
+		if segments > 1 {
+			// A segment above the MTU: without GSO it may be sent in fragments.
+			c.stats.gsoFallbacks.Add(1)
+			c.segmentMax = min(c.segmentMax, len(rest[0])-1)
+			return nil
+		}
+	case class == ErrUnreachable:
+		if c.rebind(time.Now()) {
+			return nil
+		}
 	}
-}
-
-// MTU returns what the kernel knows of the path's MTU, in bytes of IP packet,
-// or 0.
-func (c *Conn) MTU() int {
-	option := unix.IP_MTU
-	if c.ipv6 {
-		option = unix.IPV6_MTU
+	sendErr := &SendError{Class: class, Errno: errno}
+	if class == ErrTooLarge {
+		sendErr.MTU = c.mtu.bytes
 	}
-	mtu, err := unix.GetsockoptInt(c.fd, c.level(), option)
-	if err != nil {
-		return 0
+	if segments > 1 && class == ErrNoBuffers {
+		// Segmented in software, the device may have taken some of them.
+		sendErr.Uncertain = segments
+		c.stats.uncertain.Add(uint64(segments))
 	}
-	return mtu
+	return sendErr
 }
 
 // SendBufferBytes returns the send buffer that the kernel gave, which is twice
@@ -179,7 +288,13 @@ func (c *Conn) SendBufferBytes() int {
 
 // Stats returns the counts so far.
 func (c *Conn) Stats() ConnStats {
-	return ConnStats{Calls: c.calls.Load(), Refused: c.refused.Load(), Retried: c.retried.Load(), Drained: c.drained.Load()}
+	s := &c.stats
+	return ConnStats{
+		Calls: s.calls.Load(), Datagrams: s.datagrams.Load(), Refused: s.refused.Load(), Retried: s.retried.Load(),
+		Drained: s.drained.Load(), GSOMessages: s.gsoMessages.Load(), GSOSegments: s.gsoSegments.Load(),
+		GSOFallbacks: s.gsoFallbacks.Load(), Rebinds: s.rebinds.Load(), Uncertain: s.uncertain.Load(),
+		Shrinks: s.shrinks.Load(), GSO: s.gsoOn.Load(),
+	}
 }
 
 // Close closes the socket. What the kernel has taken is still sent.
@@ -190,29 +305,21 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-func (c *Conn) level() int {
-	if c.ipv6 {
-		return unix.SOL_IPV6
-	}
-	return unix.SOL_IP
+// system is the system calls that can fail in ways which this kernel will not
+// show; tests put the faults there.
+type system interface {
+	// sendmmsg is sendmmsg(2) without blocking. On an error n is 0.
+	sendmmsg(fd int, msgs []mmsghdr) (n int, errno unix.Errno)
 }
 
-func (c *Conn) recvErr() int {
-	if c.ipv6 {
-		return unix.IPV6_RECVERR
-	}
-	return unix.IP_RECVERR
-}
+// kernel is the real thing.
+type kernel struct{}
 
-// sockaddr returns the address family and the kernel's form of an address.
-func sockaddr(addr netip.AddrPort) (family int, sa unix.Sockaddr) {
-	ip := addr.Addr().Unmap()
-	if ip.Is4() {
-		return unix.AF_INET, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: ip.As4()}
+func (kernel) sendmmsg(fd int, msgs []mmsghdr) (n int, errno unix.Errno) {
+	r, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)),
+		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+	if errno != 0 {
+		return 0, errno
 	}
-	sa6 := &unix.SockaddrInet6{Port: int(addr.Port()), Addr: ip.As16()}
-	if zone := ip.Zone(); zone != "" {
-		sa6.ZoneId = zoneID(zone)
-	}
-	return unix.AF_INET6, sa6
+	return int(r), 0
 }

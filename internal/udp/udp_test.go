@@ -121,71 +121,6 @@ func TestClosedPort(t *testing.T) {
 	receiveAll(t, back, first)
 }
 
-// TestErrorsOfTheKernel: each error is told with its class, at the datagram
-// that it befell, with nothing behind it offered, and nothing sent twice.
-func TestErrorsOfTheKernel(t *testing.T) {
-	f := func(errno unix.Errno, times int, class error) {
-		t.Helper()
-		_, c := listenAndDial(t, "127.0.0.1:0", ListenOptions{})
-		const bad = 7
-		var taken []string
-		left := times
-		c.sendmmsg = func(_ int, msgs []mmsghdr) (int, unix.Errno) {
-			for i := range msgs {
-				payload := unsafeBytes(&msgs[i])
-				if payload == fmt.Sprint(bad) && left > 0 {
-					if i > 0 {
-						return i, 0 // the kernel eats the error of a later datagram
-					}
-					left--
-					return 0, errno
-				}
-				taken = append(taken, payload)
-				if i == 2 {
-					return 3, 0 // and takes fewer than it was offered
-				}
-			}
-			return len(msgs), 0
-		}
-		var datagrams [][]byte
-		for i := range 40 {
-			datagrams = append(datagrams, []byte(fmt.Sprint(i)))
-		}
-		sent, err := c.Send(datagrams)
-		if class == nil {
-			if sent != 40 || err != nil {
-				t.Errorf("%v once: sent %d, %v", errno, sent, err)
-			}
-		} else if sent != bad || !errors.Is(err, class) || !errors.Is(err, errno) {
-			t.Errorf("%v: sent %d, %v; want %d and %v", errno, sent, err, bad, class)
-		}
-		for i, payload := range taken {
-			if payload != fmt.Sprint(i) {
-				t.Fatalf("%v: datagram %d is %s: one was skipped or sent twice", errno, i, payload)
-			}
-		}
-		if len(taken) != sent {
-			t.Errorf("%v: the kernel took %d, Send says %d", errno, len(taken), sent)
-		}
-	}
-	f(unix.EAGAIN, 1, ErrWouldBlock)
-	f(unix.ENOBUFS, 1, ErrNoBuffers)
-	f(unix.EMSGSIZE, 1, ErrTooLarge)
-	f(unix.ENETUNREACH, 1, ErrUnreachable)
-	f(unix.EHOSTUNREACH, 1, ErrUnreachable)
-	f(unix.ENETDOWN, 1, ErrLinkDown)
-	f(unix.ECONNREFUSED, 1, nil)
-	f(unix.ECONNREFUSED, 2, ErrRefused)
-	f(unix.EPERM, 1, nil)
-	f(unix.EPERM, 2, ErrNotPermitted)
-	f(unix.EINTR, 3, nil)
-	f(unix.EIO, 1, unix.EIO)
-}
-
-func unsafeBytes(m *mmsghdr) string {
-	return string(bytesAt(m.hdr.Iov.Base, int(m.hdr.Iov.Len)))
-}
-
 func TestTooLarge(t *testing.T) {
 	_, c := listenAndDial(t, "127.0.0.1:0", ListenOptions{})
 	sent, err := c.Send([][]byte{[]byte("fits"), make([]byte, 65508), []byte("behind")})
@@ -193,20 +128,6 @@ func TestTooLarge(t *testing.T) {
 	if sent != 1 || !errors.Is(err, ErrTooLarge) || !errors.As(err, &sendErr) || sendErr.MTU != 65535 {
 		t.Errorf("sent %d, %v", sent, err)
 	}
-}
-
-// TestFullSendBuffer: a socket whose buffer is full says so at once.
-func TestFullSendBuffer(t *testing.T) {
-	l, c := listenAndDial(t, "127.0.0.1:0", ListenOptions{})
-	c.sendmmsg = func(fd int, msgs []mmsghdr) (int, unix.Errno) { return 0, unix.EAGAIN }
-	if sent, err := c.Send(numbered(3)); sent != 0 || !errors.Is(err, ErrWouldBlock) {
-		t.Errorf("sent %d, %v", sent, err)
-	}
-	c.sendmmsg = sendmmsg
-	if sent, err := c.Send(numbered(3)); sent != 3 || err != nil {
-		t.Errorf("sent %d, %v", sent, err)
-	}
-	receiveAll(t, l, numbered(3))
 }
 
 // TestDropped: what the receive buffer had no room for is counted by the
@@ -281,6 +202,8 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
+const benchBatch = 64
+
 // BenchmarkSend sets a Conn beside a write for each datagram, at three sizes,
 // to a socket that nobody reads.
 func BenchmarkSend(b *testing.B) {
@@ -292,23 +215,25 @@ func BenchmarkSend(b *testing.B) {
 	addr := sink.LocalAddr().(*net.UDPAddr)
 	for _, size := range []int{300, 1000, 1400} {
 		var datagrams [][]byte
-		for range sendBatch {
+		for range benchBatch {
 			datagrams = append(datagrams, make([]byte, size))
 		}
-		b.Run(fmt.Sprintf("%d/sendmmsg", size), func(b *testing.B) {
-			c, err := Dial(addr.AddrPort(), Options{SendBufferBytes: 1 << 20})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer func() { _ = c.Close() }()
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := c.Send(datagrams); err != nil {
+		for _, gso := range []Switch{Off, On} {
+			b.Run(fmt.Sprintf("%d/gso=%v", size, gso == On), func(b *testing.B) {
+				c, err := Dial(addr.AddrPort(), Options{SendBufferBytes: 1 << 20, GSO: gso})
+				if err != nil {
 					b.Fatal(err)
 				}
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*sendBatch), "ns/datagram")
-		})
+				defer func() { _ = c.Close() }()
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := c.Send(datagrams); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*benchBatch), "ns/datagram")
+			})
+		}
 		b.Run(fmt.Sprintf("%d/rival-UDPConn.Write", size), func(b *testing.B) {
 			c, err := net.DialUDP("udp4", nil, addr)
 			if err != nil {
@@ -322,7 +247,7 @@ func BenchmarkSend(b *testing.B) {
 					}
 				}
 			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*sendBatch), "ns/datagram")
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*benchBatch), "ns/datagram")
 		})
 	}
 }

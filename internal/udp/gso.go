@@ -1,0 +1,113 @@
+package udp
+
+import (
+	"bytes"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The bounds of a GSO message. 64 is UDP_MAX_SEGMENTS up to Linux 6.8 (128
+// since); the payload must also fit one UDP length.
+const (
+	maxSegments     = 64
+	maxMessageBytes = 65507
+)
+
+// segmentControl is the control message that carries the segment size.
+type segmentControl struct {
+	header unix.Cmsghdr
+	size   uint16
+	_      [6]byte
+}
+
+func (s *segmentControl) init() {
+	s.header.Level, s.header.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+	s.header.SetLen(unix.CmsgLen(2))
+}
+
+// plan makes messages of the datagrams, as many as one call carries: without
+// GSO one each, with it a run of one size, of which the last may be shorter. It
+// copies nothing: a run has an iovec for each datagram. It returns how many
+// messages and iovecs it used.
+func (c *Conn) plan(datagrams [][]byte) (messages, used int) {
+	for messages < sendMessages && used < len(datagrams) && used < sendIovecs {
+		n := 1
+		if c.gso {
+			n = c.run(datagrams[used:min(len(datagrams), sendIovecs)])
+		}
+		hdr := &c.msgs[messages].hdr
+		hdr.Iov = &c.iovecs[used]
+		hdr.SetIovlen(n)
+		hdr.Control, hdr.Controllen = nil, 0
+		// A lone segment must not carry the control message: some paths lose such
+		// datagrams (reported for PPPoE).
+		if n > 1 {
+			control := &c.controls[messages]
+			control.size = uint16(len(datagrams[used]))
+			hdr.Control = (*byte)(unsafe.Pointer(control))
+			hdr.SetControllen(unix.CmsgSpace(2))
+		}
+		for _, d := range datagrams[used : used+n] {
+			c.iovecs[used].Base = unsafe.SliceData(d)
+			c.iovecs[used].SetLen(len(d))
+			used++
+		}
+		c.counts[messages] = n
+		messages++
+	}
+	return messages, used
+}
+
+// run returns how many datagrams from the front can be the segments of one
+// message.
+func (c *Conn) run(datagrams [][]byte) int {
+	size := len(datagrams[0])
+	if size == 0 || size > c.segmentMax {
+		return 1
+	}
+	total := size
+	for n := 1; n < min(len(datagrams), maxSegments); n++ {
+		next := len(datagrams[n])
+		if next > size || next == 0 || total+next > maxMessageBytes {
+			return n
+		}
+		if next < size {
+			return n + 1
+		}
+		total += next
+	}
+	return min(len(datagrams), maxSegments)
+}
+
+// setGSO turns GSO on if the kernel has it, or off.
+func (c *Conn) setGSO(on bool) {
+	if on {
+		_, err := unix.GetsockoptInt(c.fd, unix.SOL_UDP, unix.UDP_SEGMENT)
+		on = err == nil
+	}
+	c.gso = on
+	c.stats.gsoOn.Store(on)
+}
+
+// gsoTrusted says whether this kernel's GSO may be used without being asked
+// for. Linux 7.0 to 7.1.4 mangle batches of segments of one length, and the
+// sender cannot see it (tailscale issue 19777, pull request 19918; fixed in
+// 7.1.5).
+func gsoTrusted() bool {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return false
+	}
+	return !mangles(string(bytes.TrimRight(name.Release[:], "\x00")))
+}
+
+// mangles says whether the release is one of those.
+func mangles(release string) bool {
+	var major, minor, patch int
+	if n, _ := fmt.Sscanf(release, "%d.%d.%d", &major, &minor, &patch); n < 2 {
+		return false
+	}
+	return major == 7 && (minor == 0 || minor == 1 && patch <= 4)
+}

@@ -1,0 +1,84 @@
+package udp
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// rebindSpacing is the least time between two new sockets of a Conn.
+const rebindSpacing = 5 * time.Second
+
+// rebind opens a new socket if the source address of the old one is not one of
+// this host's any more: a connected socket keeps its address for ever, and
+// fails for ever without it. It returns true if a send may be tried again.
+func (c *Conn) rebind(now time.Time) bool {
+	if now.Before(c.rebindNext) {
+		return false
+	}
+	if source, err := c.source(); err != nil || bindable(source) {
+		return false
+	}
+	c.rebindNext = now.Add(rebindSpacing)
+	fd, err := c.open()
+	if err != nil {
+		return false // there is no other address yet
+	}
+	_ = unix.Close(c.fd)
+	c.use(fd)
+	c.stats.rebinds.Add(1)
+	return true
+}
+
+// source returns the socket's own address.
+func (c *Conn) source() (netip.Addr, error) {
+	name, err := unix.Getsockname(c.fd)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	switch name := name.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(name.Addr), nil
+	case *unix.SockaddrInet6:
+		return netip.AddrFrom16(name.Addr).Unmap(), nil
+	}
+	return netip.Addr{}, unix.EAFNOSUPPORT
+}
+
+// bindable says whether the host has the address.
+func bindable(addr netip.Addr) bool {
+	family, name := sockaddr(netip.AddrPortFrom(addr, 0))
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true // not known: leave the socket as it is
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return unix.Bind(fd, name) != unix.EADDRNOTAVAIL
+}
+
+// drainErrors empties the socket's error queue, which holds on to memory of
+// the socket's buffer.
+func (c *Conn) drainErrors() {
+	var payload [1]byte
+	var control [256]byte
+	for range 256 { // a flood of ICMP must not keep us here
+		if _, _, _, _, err := unix.Recvmsg(c.fd, payload[:], control[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); err != nil {
+			return
+		}
+		c.stats.drained.Add(1)
+	}
+}
+
+// sockaddr returns the address family and the kernel's form of an address.
+func sockaddr(addr netip.AddrPort) (family int, sa unix.Sockaddr) {
+	ip := addr.Addr().Unmap()
+	if ip.Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: ip.As4()}
+	}
+	sa6 := &unix.SockaddrInet6{Port: int(addr.Port()), Addr: ip.As16()}
+	if zone := ip.Zone(); zone != "" {
+		sa6.ZoneId = zoneID(zone)
+	}
+	return unix.AF_INET6, sa6
+}
