@@ -65,7 +65,7 @@ func parseList(list, text string, next func() proto.Message) error {
 		}
 		if err == nil {
 			start = decoder.InputOffset() - int64(len(object))
-			err = protojson.Unmarshal(object, next())
+			err = unmarshalFilter(object, next())
 		} else if rest := text[start:]; err != nil {
 			start += int64(len(rest) - len(strings.TrimLeft(rest, " \t\r\n")))
 		}
@@ -73,6 +73,35 @@ func parseList(list, text string, next func() proto.Message) error {
 			return fmt.Errorf("source: %s, line %d: %w", list, 1+strings.Count(text[:start], "\n"), err)
 		}
 	}
+}
+
+// unmarshalFilter reads one filter. Tetragon writes the paths of a field filter
+// as the fields are named in proto files, process.exec_id; protobuf's JSON wants
+// them as process.execId (https://protobuf.dev/programming-guides/json).
+func unmarshalFilter(object []byte, into proto.Message) error {
+	if _, ok := into.(*tetragon.FieldFilter); ok {
+		var members map[string]json.RawMessage
+		var paths string
+		if json.Unmarshal(object, &members) == nil && json.Unmarshal(members["fields"], &paths) == nil {
+			members["fields"], _ = json.Marshal(camelCase(paths)) // a string always marshals
+			object, _ = json.Marshal(members)
+		}
+	}
+	return protojson.Unmarshal(object, into)
+}
+
+// camelCase drops each underscore and raises the letter behind it.
+func camelCase(name string) string {
+	var out strings.Builder
+	for i := 0; i < len(name); i++ {
+		if name[i] == '_' && i+1 < len(name) {
+			i++
+			out.WriteString(strings.ToUpper(name[i : i+1]))
+			continue
+		}
+		out.WriteByte(name[i])
+	}
+	return out.String()
 }
 
 // The keys under which Tetragon keeps the filters of its own JSON export, in

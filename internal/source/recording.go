@@ -63,7 +63,7 @@ func NewRecording(in io.Reader) (*Recording, error) {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}): // RFC 1952, section 2.3.1
 		unzipped, err := gzip.NewReader(buffered)
 		if err != nil {
-			return nil, fmt.Errorf("source: reading the recording's gzip header: %w", err)
+			return nil, fmt.Errorf("source: reading the recording's gzip header: %w: %w", ErrNoRecording, err)
 		}
 		r.in = bufio.NewReaderSize(unzipped, 1<<16)
 	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}): // RFC 8878, section 3.1.1

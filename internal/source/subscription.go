@@ -178,15 +178,14 @@ func (s *Subscription) Run(ctx context.Context, take Take) error {
 		case failed && (!s.config.Reconnect || first && s.config.FailFast):
 			return errors.Unwrap(err)
 		}
-		pause := rand.N(wait)
 		lived := time.Since(opened)
-		switch {
-		case !failed && status.Code(err) == codes.Internal:
+		if !failed && lived >= livedTime {
+			wait = minWait
+		}
+		pause := rand.N(wait)
+		if !failed && status.Code(err) == codes.Internal {
 			pause = max(internalWait, internalSpacing-lived)
-			wait = minWait
-		case !failed && lived >= livedTime:
-			wait = minWait
-		default:
+		} else {
 			wait = min(2*wait, maxWait)
 		}
 		select {
