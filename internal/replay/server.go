@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,10 +22,11 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	// GetInfo's configuration is a list of Any; these types have to be known.
 	_ "google.golang.org/protobuf/types/known/structpb"
-	_ "google.golang.org/protobuf/types/known/wrapperspb"
 
 	"tetracast/internal/corpus"
 	"tetracast/internal/source"
@@ -43,6 +45,8 @@ type Config struct {
 	// Version is what GetVersion answers. Empty: that of the recorded Tetragon.
 	// Before v1.7 there is no GetInfo.
 	Version string
+	// Conf overrides what GetInfo tells of Tetragon's flags, by name.
+	Conf map[string]string
 	// Faults happen to the streams in turn: the first to the first stream, and
 	// so on; streams after the last have none.
 	Faults []Fault
@@ -73,6 +77,7 @@ type Server struct {
 	health   *tetragon.GetHealthStatusResponse
 	policies *tetragon.ListTracingPoliciesResponse
 
+	request  atomic.Pointer[tetragon.GetEventsRequest]
 	streams  atomic.Int64
 	sent     atomic.Int64  // messages, over all streams
 	finished chan struct{} // closed when the one client was served to the end
@@ -109,6 +114,11 @@ func New(config Config) (*Server, error) {
 	if config.Version != "" {
 		s.version.Version, s.info.Version = config.Version, config.Version
 	}
+	for key, value := range config.Conf {
+		if err := s.setConf(key, value); err != nil {
+			return nil, err
+		}
+	}
 	recording, err := s.open()
 	if err != nil {
 		return nil, err
@@ -121,6 +131,17 @@ func New(config Config) (*Server, error) {
 		return nil, fmt.Errorf("replay: %s: %w", config.Recording, err)
 	}
 	return s, nil
+}
+
+// setConf makes GetInfo tell that a flag has this value.
+func (s *Server) setConf(key, value string) error {
+	packed, err := anypb.New(wrapperspb.String(value))
+	if err != nil {
+		return fmt.Errorf("replay: flag %s: %w", key, err)
+	}
+	s.info.Conf = slices.DeleteFunc(s.info.Conf, func(e *tetragon.GetInfoResponse_ConfVal) bool { return e.GetKey() == key })
+	s.info.Conf = append(s.info.Conf, &tetragon.GetInfoResponse_ConfVal{Key: key, Value: packed})
+	return nil
 }
 
 func (s *Server) open() (*source.Recording, error) {
@@ -203,6 +224,9 @@ func (s *Server) Damage() error {
 // Sent returns the number of messages sent so far, over all streams.
 func (s *Server) Sent() int64 { return s.sent.Load() }
 
+// Request returns the last request for events, or nil.
+func (s *Server) Request() *tetragon.GetEventsRequest { return s.request.Load() }
+
 // Calls returns the full names of the methods that clients called, each once.
 func (s *Server) Calls() []string { return s.calls.names() }
 
@@ -239,7 +263,8 @@ func before17(version string) bool {
 }
 
 // GetEvents plays the recording.
-func (s *Server) GetEvents(_ *tetragon.GetEventsRequest, stream grpc.ServerStreamingServer[tetragon.GetEventsResponse]) error {
+func (s *Server) GetEvents(request *tetragon.GetEventsRequest, stream grpc.ServerStreamingServer[tetragon.GetEventsResponse]) error {
+	s.request.Store(request)
 	var fault Fault
 	if n := int(s.streams.Add(1)) - 1; n < len(s.config.Faults) {
 		fault = s.config.Faults[n]
