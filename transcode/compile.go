@@ -12,8 +12,9 @@ import (
 // It is immutable, holds no reference to the descriptor, and is safe for any
 // number of goroutines. The zero value is not usable: call [Compile].
 type Program struct {
-	root *message
-	caps *enum // Tetragon's capabilities, nil if the type does not reach them
+	root  *message
+	sites int   // places that the memo looks at, and one
+	caps  *enum // Tetragon's capabilities, nil if the type does not reach them
 }
 
 // Compile makes the program for messages of the type md, and of all types that
@@ -31,7 +32,10 @@ func Compile(md protoreflect.MessageDescriptor) (*Program, error) {
 	if root.shape == shapeUnsupported {
 		return nil, fmt.Errorf("transcode: compiling %s: %w", md.FullName(), ErrUnsupported)
 	}
-	return &Program{root: root, caps: c.enums["tetragon.CapabilitiesType"]}, nil
+	for i := range root.fields {
+		root.fields[i].site = 0 // the member of an event never comes twice
+	}
+	return &Program{root: root, sites: int(c.sites) + 1, caps: c.enums["tetragon.CapabilitiesType"]}, nil
 }
 
 // shape says how a message looks in JSON.
@@ -86,6 +90,8 @@ type field struct {
 	implicit bool // a zero value is not written
 	list     bool
 	oneof    bool
+	process  bool     // of the type tetragon.Process
+	site     uint16   // number for the memo, 0: never looked up
 	key      block    // `,"name":`, and the quote or bracket that op wants
 	sub      *message // of a message, or of a map's entry
 	enum     *enum
@@ -98,6 +104,7 @@ func (f *field) number() uint32 { return f.tag >> 3 }
 // message is one message type.
 type message struct {
 	shape    shape
+	site     uint16   // number for the memo of the fields beside processes, 0: not made of pieces
 	fields   []field  // fields[0] stands for every unknown field
 	byNumber []*field // for the numbers below its length
 	sparse   []uint16 // indexes into fields of the numbers above
@@ -124,6 +131,7 @@ func (m *message) find(number uint32) *field {
 type compiler struct {
 	messages map[protoreflect.FullName]*message
 	enums    map[protoreflect.FullName]*enum
+	sites    uint16 // numbers given to places that the memo looks at, from 1
 }
 
 func (c *compiler) message(md protoreflect.MessageDescriptor) *message {
@@ -149,8 +157,12 @@ func (c *compiler) message(md protoreflect.MessageDescriptor) *message {
 		}
 		m.fields = append(m.fields, f)
 	}
-	m.index()
 	m.postpone(firstOneof)
+	m.index()
+	if m.late == nil && slices.ContainsFunc(m.fields, func(f field) bool { return f.process }) {
+		c.sites++
+		m.site = c.sites
+	}
 	return m
 }
 
@@ -202,6 +214,11 @@ func (c *compiler) field(fd protoreflect.FieldDescriptor) field {
 		f.enum = c.enum(fd.Enum())
 	}
 	f.op = opOf(fd, f.sub)
+	if f.op == opMessage || f.op == opMessages {
+		c.sites++
+		f.site = c.sites
+		f.process = fd.Message().FullName() == "tetragon.Process"
+	}
 	f.tag = uint32(fd.Number())<<3 | uint32(wireOf(f.kind))
 	if fd.IsPacked() {
 		f.tag = uint32(fd.Number())<<3 | wireBytes

@@ -7,100 +7,176 @@ import (
 	"unsafe"
 )
 
-// memo keeps the JSON of sub-messages that came twice: the process, parent and
-// ancestors of events, and inside them capabilities, namespaces and pods, are
-// the same bytes again and again.
+// memo keeps the JSON of pieces of messages: of the process, parent and
+// ancestors of an event, of what a hook says each time it fires, and, inside of
+// new processes, of capabilities, namespaces and pods. They are the same bytes
+// again and again.
 //
-// Bytes are found by a seeded hash and verified by comparing all of them. Only
-// what comes a second time is stored, so a first sight costs a hash and one slot
-// touched, and a stream that never repeats itself evicts nothing. The store is a
-// ring: it grows to its bound, then the oldest is overwritten.
+// A piece is found by a seeded hash and verified by comparing all its bytes. The
+// store is a ring: it grows to its bound, then the oldest is overwritten.
+//
+// Whether a look pays is learned for each site, a place in the descriptor that
+// pieces come from. Each found byte earns, each byte not found costs; a site
+// that has spent its balance sleeps, and is tried again for 1/32 of its bytes.
+// So a host that never repeats itself, or one who chooses the bytes to make us
+// believe so, pays for those trials only.
 type memo struct {
 	seed  maphash.Seed
-	slots []slot
-	mask  uint64
+	sites []site
+	slots []slot // pairs of them share a hash's low bits
+	used  int    // slots filled since the table grew
+	most  int    // slots up to which the table grows
 	ring  []byte
-	most  int    // length up to which the ring grows before it begins anew
+	size  int    // length up to which the ring grows before it begins anew
 	head  uint64 // bytes ever written, and skipped at the ring's end
+	stats CacheStats
 }
 
-// slot is one place of the table; hash chooses it.
+// slot is one place of the table.
 type slot struct {
-	message           *message // the type, for the same bytes mean another thing in another
+	owner             *message // how the bytes are read; nil: empty
 	hash              uint64
 	at                uint64 // head when it was written
-	wire, json        uint32 // lengths in the ring, one behind the other; 0: empty
+	wire, json        uint32 // lengths in the ring, one behind the other
 	repaired, unknown uint32 // as in Info
-	door              uint32 // part of the hash of what was seen once and not stored
+}
+
+// site is what the memo knows about one place that pieces come from.
+type site struct {
+	balance int32 // in bytes; at 0 it falls asleep
+	asleep  int32 // bytes to pass unlooked-at
 }
 
 const (
-	// minMemo is the least size of a sub-message worth a hash, in bytes.
-	minMemo = 64
+	// minMemo is the least size of a piece worth a look, in bytes.
+	minMemo = 48
 	// maxMemo is the most, so that the data of a system call is not kept.
 	maxMemo = 16 << 10
 	// minCache is the least memory that is used at all.
 	minCache = 64 << 10
-	// memoDepth is the depth from which on messages are kept: an event's member
-	// of the oneof never comes twice.
-	memoDepth = 2
+	// firstSlots is how many slots a table begins with: what a short life needs.
+	firstSlots = 256
+	// entryBytes is how much of the ring a slot stands for.
+	entryBytes = 512
+
+	// A found byte earns three times what one not found costs: hashing and storing
+	// take less than a quarter of the time of transcoding.
+	foundWeight = 3
+	trial       = 8 << 10 // balance after sleep
+	longest     = 64 << 10
+	sleep       = 32 * trial
 )
 
+// CacheStats tells what the memo did since the transcoder was made. The zero
+// value is that of a transcoder without one.
+type CacheStats struct {
+	Looks uint64 // pieces looked for
+	Found uint64 // pieces whose JSON was there
+	Bytes uint64 // JSON bytes copied from there
+}
+
 // newMemo makes a memo of about size bytes, nil if that is too little.
-func newMemo(size int) *memo {
+func newMemo(size, sites int) *memo {
 	if size < minCache {
 		return nil
 	}
-	slots := 1 << (bits.Len(uint(size/1024)) - 1) // entries of both lengths measure about 1 KiB in the corpus
-	return &memo{
+	most := 1 << (bits.Len(uint(size/entryBytes)) - 1)
+	c := &memo{
 		seed:  maphash.MakeSeed(),
-		slots: make([]slot, slots),
-		mask:  uint64(slots - 1),
-		most:  size - slots*int(unsafe.Sizeof(slot{})),
+		sites: make([]site, sites),
+		slots: make([]slot, min(firstSlots, most)),
+		most:  most,
+		size:  size - most*int(unsafe.Sizeof(slot{})),
 	}
+	for i := range c.sites {
+		c.sites[i].balance = 2 * trial
+	}
+	return c
 }
 
-// memoized is message through the memo.
-func (t *Transcoder) memoized(m *message, wire []byte, n int) int {
-	c := t.memo
-	h := maphash.Bytes(c.seed, wire)
-	s := &c.slots[h&c.mask]
-	if s.hash == h && s.message == m && int(s.wire) == len(wire) && s.json > 0 && c.head-s.at <= uint64(len(c.ring)) {
-		at := int(s.at % uint64(len(c.ring)))
-		if bytes.Equal(c.ring[at:at+len(wire)], wire) {
-			at += len(wire)
-			if len(t.buf)-n < int(s.json)+headroom {
-				t.grow(n, int(s.json)+headroom)
+// awake reports whether the site is worth a look at a piece of that size.
+func (s *site) awake(size int) bool {
+	if s.asleep > 0 {
+		if s.asleep -= int32(size); s.asleep <= 0 {
+			s.balance = trial
+		}
+		return false
+	}
+	return true
+}
+
+// find returns the slot that holds the piece, or nil.
+func (c *memo) find(owner *message, hash uint64, wire []byte) *slot {
+	pair := hash & uint64(len(c.slots)-1) &^ 1
+	for k := range uint64(2) {
+		s := &c.slots[pair+k]
+		if s.hash == hash && s.owner == owner && int(s.wire) == len(wire) && c.head-s.at <= uint64(len(c.ring)) {
+			at := c.place(s)
+			if bytes.Equal(c.ring[at:at+len(wire)], wire) {
+				return s
 			}
-			t.info.Repaired += int(s.repaired)
-			t.info.Unknown += int(s.unknown)
-			return n + copy(t.buf[n:], c.ring[at:at+int(s.json)])
 		}
 	}
+	return nil
+}
+
+// place returns where the bytes of a slot begin in the ring.
+func (c *memo) place(s *slot) int { return int(s.at % uint64(len(c.ring))) }
+
+// piece writes a piece of a message at buf[n:] by the memo: the message in wire,
+// or, if run, the fields in wire of such a message, as message and fields do.
+func (t *Transcoder) piece(m *message, number uint16, wire []byte, n int, run bool) int {
+	c := t.memo
+	site := &c.sites[number]
+	if !site.awake(len(wire)) {
+		return t.unmemoized(m, wire, n, run)
+	}
+	c.stats.Looks++
+	hash := maphash.Bytes(c.seed, wire)
+	if s := c.find(m, hash, wire); s != nil {
+		site.balance = min(site.balance+foundWeight*int32(len(wire)), longest)
+		size := int(s.json)
+		if len(t.buf)-n < size+headroom {
+			t.grow(n, size+headroom)
+		}
+		t.info.Repaired += int(s.repaired)
+		t.info.Unknown += int(s.unknown)
+		c.stats.Found++
+		c.stats.Bytes += uint64(size)
+		at := c.place(s) + len(wire)
+		return n + copy(t.buf[n:], c.ring[at:at+size])
+	}
+	if site.balance -= int32(len(wire)); site.balance <= 0 {
+		site.asleep = sleep
+	}
 	before := t.info
-	end := t.message(m, wire, n)
-	if door := uint32(h >> 32); s.door != door {
-		s.door = door
-	} else if end >= 0 {
-		c.store(s, slot{
-			message:  m,
-			hash:     h,
+	end := t.unmemoized(m, wire, n, run)
+	if end >= 0 {
+		c.store(slot{
+			owner:    m,
+			hash:     hash,
 			repaired: uint32(t.info.Repaired - before.Repaired),
 			unknown:  uint32(t.info.Unknown - before.Unknown),
-			door:     door,
 		}, wire, t.buf[n:end])
 	}
 	return end
 }
 
-// store puts an entry into the ring, and what says where it is into s.
-func (c *memo) store(s *slot, entry slot, wire, json []byte) {
+func (t *Transcoder) unmemoized(m *message, wire []byte, n int, run bool) int {
+	if run {
+		return t.fields(m, wire, n)
+	}
+	return t.message(m, wire, n)
+}
+
+// store puts a piece into the ring, and what says where it is into the table.
+func (c *memo) store(s slot, wire, json []byte) {
 	size := len(wire) + len(json)
-	if size > c.most/8 {
+	if size > c.size/8 {
 		return
 	}
-	if len(c.ring) < c.most && c.head+uint64(size) > uint64(len(c.ring)) { // still in its first round
-		bigger := make([]byte, min(max(2*len(c.ring), minCache, int(c.head)+size), c.most))
+	if len(c.ring) < c.size && c.head+uint64(size) > uint64(len(c.ring)) { // still in its first round
+		bigger := make([]byte, min(max(2*len(c.ring), minCache, int(c.head)+size), c.size))
 		copy(bigger, c.ring)
 		c.ring = bigger
 	}
@@ -111,7 +187,40 @@ func (c *memo) store(s *slot, entry slot, wire, json []byte) {
 	}
 	copy(c.ring[at:], wire)
 	copy(c.ring[at+len(wire):], json)
-	entry.at, entry.wire, entry.json = c.head, uint32(len(wire)), uint32(len(json))
-	*s = entry
+	s.at, s.wire, s.json = c.head, uint32(len(wire)), uint32(len(json))
 	c.head += uint64(size)
+	if c.used++; c.used > len(c.slots)/2 && len(c.slots) < c.most {
+		c.rehash()
+	}
+	c.put(s)
+}
+
+// put fills the older slot of a pair.
+func (c *memo) put(s slot) {
+	pair := s.hash & uint64(len(c.slots)-1) &^ 1
+	if c.slots[pair].owner != nil && (c.slots[pair+1].owner == nil || c.slots[pair+1].at < c.slots[pair].at) {
+		pair++
+	}
+	c.slots[pair] = s
+}
+
+// rehash makes the table four times as large.
+func (c *memo) rehash() {
+	old := c.slots
+	c.slots = make([]slot, min(4*len(old), c.most))
+	c.used = 0
+	for _, s := range old {
+		if s.owner != nil {
+			c.used++
+			c.put(s)
+		}
+	}
+}
+
+// CacheStats returns what the memo did so far.
+func (t *Transcoder) CacheStats() CacheStats {
+	if t.memo == nil {
+		return CacheStats{}
+	}
+	return t.memo.stats
 }

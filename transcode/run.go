@@ -18,19 +18,24 @@ func (t *Transcoder) message(m *message, wire []byte, n int) int {
 		return t.fail(faultDepth)
 	}
 	start := n
-	if n = t.fields(m, wire, n); n < 0 {
+	if t.memo != nil && m.site != 0 {
+		n = t.pieces(m, wire, n)
+	} else {
+		n = t.fields(m, wire, n)
+	}
+	if n < 0 {
 		return n
 	}
 	t.depth--
 	return t.closeObject(start, n)
 }
 
-// sub is message for a sub-message.
-func (t *Transcoder) sub(m *message, wire []byte, n int) int {
-	if t.memo != nil && t.depth >= memoDepth && len(wire) >= minMemo && len(wire) <= maxMemo {
-		return t.memoized(m, wire, n)
+// sub is message for the sub-message in a field.
+func (t *Transcoder) sub(f *field, wire []byte, n int) int {
+	if t.memo != nil && f.site != 0 && len(wire) >= minMemo && len(wire) <= maxMemo {
+		return t.piece(f.sub, f.site, wire, n, false)
 	}
-	return t.message(m, wire, n)
+	return t.message(f.sub, wire, n)
 }
 
 // closeObject turns the comma of the first field into the opening brace.
@@ -129,7 +134,7 @@ func (t *Transcoder) fields(m *message, wire []byte, n int) int {
 				n = t.text(k, v)
 			}
 		case opMessage:
-			n = t.sub(f.sub, v, k)
+			n = t.sub(f, v, k)
 		case opMessages:
 			n, i = t.messages(f, v, wire, i, n)
 		case opUint32:
@@ -240,7 +245,7 @@ func (f *field) again(wire []byte, i int) (next int, ok bool) {
 func (t *Transcoder) messages(f *field, v, wire []byte, i, n int) (end, next int) {
 	n = t.key(f, n)
 	for {
-		if n = t.sub(f.sub, v, n); n < 0 {
+		if n = t.sub(f, v, n); n < 0 {
 			return n, i
 		}
 		if len(t.buf)-n < headroom {

@@ -75,7 +75,7 @@ type Transcoder struct {
 // NewTranscoder makes a transcoder for p. It allocates its memory as messages
 // come, and nothing any more once warm.
 func (p *Program) NewTranscoder(o Options) *Transcoder {
-	return &Transcoder{program: p, fallback: o.Fallback, memo: newMemo(o.CacheBytes), tree: tree{caps: p.caps}}
+	return &Transcoder{program: p, fallback: o.Fallback, memo: newMemo(o.CacheBytes, p.sites), tree: tree{caps: p.caps}}
 }
 
 // Append appends the JSON of the message in wire to dst and returns the longer
