@@ -154,7 +154,7 @@ func TestFlood(t *testing.T) {
 	address := "unix://" + filepath.Join(folder, "tetragon.sock")
 	account := filepath.Join(folder, "export.json")
 	serve(t, address, replay.Config{Loop: true})
-	collect := startCollect(t)
+	collect := startCollect(t, "--exit-idle", "1s")
 	export := run(t, "export", "--server-address", address, "--udp-destination", collect.address, "--account", account, "--queue-bytes", "100000")
 	export.waitLog("Subscribed")
 	time.Sleep(time.Second) // of flood
@@ -162,9 +162,7 @@ func TestFlood(t *testing.T) {
 	if code := export.wait(5 * time.Second); code != 0 {
 		t.Errorf("export exited with %d", code)
 	}
-	time.Sleep(200 * time.Millisecond)
-	_ = collect.cmd.Process.Signal(syscall.SIGTERM)
-	collect.wait(5 * time.Second)
+	collect.wait(30 * time.Second)
 	exported, collected := readJSON[ledger.Exporter](t, account), readJSON[ledger.Collector](t, collect.account)
 	if err := exported.Check(); err != nil || exported.Seen < 1000 {
 		t.Errorf("seen %d, %v", exported.Seen, err)
@@ -186,7 +184,7 @@ func TestStop(t *testing.T) {
 	address := "unix://" + filepath.Join(folder, "tetragon.sock")
 	account := filepath.Join(folder, "export.json")
 	serve(t, address, replay.Config{Loop: true, EventsPerSecond: 2000})
-	collect := startCollect(t)
+	collect := startCollect(t, "--exit-idle", "1s")
 	export := run(t, "export", "--server-address", address, "--udp-destination", collect.address, "--account", account)
 	export.waitLog("Subscribed")
 	time.Sleep(300 * time.Millisecond)
@@ -198,9 +196,7 @@ func TestStop(t *testing.T) {
 	if took := time.Since(begin); took > 900*time.Millisecond {
 		t.Errorf("SIGTERM took %v, want at most 900ms", took)
 	}
-	time.Sleep(200 * time.Millisecond)
-	_ = collect.cmd.Process.Signal(syscall.SIGTERM)
-	if code := collect.wait(5 * time.Second); code != 0 {
+	if code := collect.wait(30 * time.Second); code != 0 {
 		t.Errorf("collect exited with %d", code)
 	}
 	r := read(t, collect, account)
