@@ -2,6 +2,7 @@ package udp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// receiveBatch is the most datagrams of one recvmmsg.
+// receiveBatch is the most messages of one recvmmsg; with GRO a message holds
+// up to maxSegments datagrams.
 const receiveBatch = 32
 
 // receiveBytes is the room for one datagram: more than UDP over IPv4 or IPv6
@@ -26,6 +28,13 @@ type ListenOptions struct {
 	// ReceiveBufferBytes is asked for with SO_RCVBUFFORCE, and where that is not
 	// permitted with SO_RCVBUF. Zero: the system's default.
 	ReceiveBufferBytes int
+	// GRO takes datagrams of one sender and size as the kernel has them, joined
+	// in one message (UDP_GRO, Linux 5.0), and cuts them apart here: a fraction of
+	// the work and of the receive buffer.
+	GRO Switch
+	// ReusePort lets several sockets share the address; the kernel spreads the
+	// senders over them, each always to the same one.
+	ReusePort bool
 }
 
 // Datagram is one received datagram.
@@ -46,35 +55,82 @@ type Listener struct {
 	msgs    [receiveBatch]mmsghdr
 	iovecs  [receiveBatch]unix.Iovec
 	names   [receiveBatch]unix.RawSockaddrAny
-	buffers []byte // receiveBatch rooms; pages that no datagram touched cost nothing
-	batch   [receiveBatch]Datagram
+	control [receiveBatch]groControl
+	buffers []byte     // receiveBatch rooms; pages that no datagram touched cost nothing
+	batch   []Datagram // grows to what a call once returned
+	gro     bool
 
 	// What Receive and its callback hand each other. The callback is bound once,
 	// so that a call allocates nothing.
 	read  func(fd uintptr) bool
 	n     int
 	errno unix.Errno
+	// recvmmsg is the system call; tests put faults there.
+	recvmmsg func(fd uintptr, msgs []mmsghdr) (n int, errno unix.Errno)
 }
 
 // Listen binds a socket to address, host:port; port 0 takes a free one. Without
 // a host it receives IPv4 and IPv6.
 func Listen(address string, options ListenOptions) (*Listener, error) {
-	packet, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp", address)
+	config := net.ListenConfig{}
+	if options.ReusePort {
+		config.Control = func(_, _ string, raw syscall.RawConn) (err error) {
+			controlErr := raw.Control(func(fd uintptr) {
+				err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+			})
+			return errors.Join(controlErr, err)
+		}
+	}
+	packet, err := config.ListenPacket(context.Background(), "udp", address)
 	if err != nil {
 		return nil, fmt.Errorf("udp: listening on %q: %w", address, err)
 	}
-	conn := packet.(*net.UDPConn)
+	return take(packet.(*net.UDPConn), options)
+}
+
+// FromFile makes a Listener of a bound UDP socket that this process was given,
+// by systemd's socket activation (sd_listen_fds(3)) or by its predecessor: what
+// waits in the socket is not lost in a restart. The file stays the caller's.
+func FromFile(file *os.File, options ListenOptions) (*Listener, error) {
+	packet, err := net.FilePacketConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("udp: taking over %s: %w", file.Name(), err)
+	}
+	conn, ok := packet.(*net.UDPConn)
+	if !ok {
+		_ = packet.Close()
+		return nil, fmt.Errorf("udp: taking over %s: a %s socket, want UDP", file.Name(), packet.LocalAddr().Network())
+	}
+	return take(conn, options)
+}
+
+// take makes a Listener of conn, which it closes.
+func take(conn *net.UDPConn, options ListenOptions) (*Listener, error) {
 	defer func() { _ = conn.Close() }()
+	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	file, err := conn.File() // a descriptor of our own for the same socket
 	if err != nil {
-		return nil, fmt.Errorf("udp: listening on %q: %w", address, err)
+		return nil, fmt.Errorf("udp: listening on %s: %w", local, err)
 	}
-	l := &Listener{file: file, local: conn.LocalAddr().(*net.UDPAddr).AddrPort()}
+	l := &Listener{file: file, local: local}
 	if err := l.setUp(options); err != nil {
 		_ = file.Close()
-		return nil, fmt.Errorf("udp: listening on %q: %w", address, err)
+		return nil, fmt.Errorf("udp: listening on %s: %w", local, err)
 	}
 	return l, nil
+}
+
+// File returns a descriptor of the same socket, to hand it to a successor
+// before Close. It is the caller's to close.
+func (l *Listener) File() (file *os.File, err error) {
+	err = l.withFD(func(fd int) error {
+		duplicate, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err == nil {
+			file = os.NewFile(uintptr(duplicate), "udp "+l.local.String())
+		}
+		return os.NewSyscallError("fcntl", err)
+	})
+	return file, err
 }
 
 func (l *Listener) setUp(options ListenOptions) (err error) {
@@ -82,7 +138,7 @@ func (l *Listener) setUp(options ListenOptions) (err error) {
 		return err
 	}
 	if want := options.ReceiveBufferBytes; want > 0 {
-		err := l.control(func(fd int) error {
+		err := l.withFD(func(fd int) error {
 			if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, want) == nil {
 				return nil
 			}
@@ -92,6 +148,10 @@ func (l *Listener) setUp(options ListenOptions) (err error) {
 			return err
 		}
 	}
+	if options.GRO != Off {
+		err := l.withFD(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) })
+		l.gro = err == nil // an older kernel: one datagram a message, as ever
+	}
 	l.buffers = make([]byte, receiveBatch*receiveBytes)
 	for i := range l.msgs {
 		l.iovecs[i].Base = &l.buffers[i*receiveBytes]
@@ -100,7 +160,7 @@ func (l *Listener) setUp(options ListenOptions) (err error) {
 		l.msgs[i].hdr.SetIovlen(1)
 		l.msgs[i].hdr.Name = (*byte)(unsafe.Pointer(&l.names[i]))
 	}
-	l.read = l.receive
+	l.read, l.recvmmsg = l.receive, recvmmsg
 	return nil
 }
 
@@ -120,7 +180,7 @@ func (l *Listener) Receive() ([]Datagram, error) {
 		}
 		switch l.errno {
 		case 0:
-			return l.take(), nil
+			return l.datagrams(), nil
 		case unix.EBADF, unix.ENOTSOCK, unix.EFAULT, unix.EINVAL, unix.ENOMEM:
 			return nil, fmt.Errorf("udp: receiving: %w", os.NewSyscallError("recvmmsg", l.errno))
 		}
@@ -131,22 +191,59 @@ func (l *Listener) Receive() ([]Datagram, error) {
 func (l *Listener) receive(fd uintptr) bool {
 	for i := range l.msgs {
 		l.msgs[i].hdr.Namelen = unix.SizeofSockaddrAny
-	}
-	r, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&l.msgs[0])), receiveBatch, unix.MSG_DONTWAIT, 0, 0)
-	l.n, l.errno = int(r), errno
-	return errno != unix.EAGAIN
-}
-
-func (l *Listener) take() []Datagram {
-	for i := range l.n {
-		start := i * receiveBytes
-		l.batch[i] = Datagram{
-			Payload:   l.buffers[start : start+int(l.msgs[i].len) : start+receiveBytes],
-			Source:    addrPort(&l.names[i]),
-			Truncated: l.msgs[i].hdr.Flags&unix.MSG_TRUNC != 0,
+		if l.gro {
+			l.msgs[i].hdr.Control = (*byte)(unsafe.Pointer(&l.control[i]))
+			l.msgs[i].hdr.SetControllen(int(unsafe.Sizeof(l.control[i])))
 		}
 	}
-	return l.batch[:l.n]
+	l.n, l.errno = l.recvmmsg(fd, l.msgs[:])
+	return l.errno != unix.EAGAIN
+}
+
+// recvmmsg is recvmmsg(2) without blocking. On an error n is 0.
+func recvmmsg(fd uintptr, msgs []mmsghdr) (n int, errno unix.Errno) {
+	r, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(r), 0
+}
+
+// datagrams returns what the last call received, joined messages cut apart.
+func (l *Listener) datagrams() []Datagram {
+	l.batch = l.batch[:0]
+	for i := range l.n {
+		start, length := i*receiveBytes, int(l.msgs[i].len)
+		payload := l.buffers[start : start+length : start+receiveBytes]
+		source := addrPort(&l.names[i])
+		truncated := l.msgs[i].hdr.Flags&unix.MSG_TRUNC != 0
+		size := length
+		if l.gro && l.msgs[i].hdr.Controllen > 0 {
+			size = l.control[i].segmentSize(length)
+		}
+		for len(payload) > size {
+			l.batch = append(l.batch, Datagram{Payload: payload[:size:size], Source: source})
+			payload = payload[size:]
+		}
+		l.batch = append(l.batch, Datagram{Payload: payload, Source: source, Truncated: truncated})
+	}
+	return l.batch
+}
+
+// groControl is the control message that carries the segment size of a joined
+// message.
+type groControl struct {
+	header unix.Cmsghdr
+	size   int32
+	_      [4]byte
+}
+
+// segmentSize returns the size of the datagrams in a message of that length.
+func (g *groControl) segmentSize(length int) int {
+	if g.header.Level != unix.SOL_UDP || g.header.Type != unix.UDP_GRO || g.size <= 0 {
+		return length
+	}
+	return int(g.size)
 }
 
 // addrPort reads what the kernel wrote.
@@ -178,7 +275,7 @@ func (l *Listener) LocalAddr() netip.AddrPort { return l.local }
 // asked for. The kernel keeps twice that, for its own overhead (socket(7)).
 func (l *Listener) ReceiveBufferBytes() int {
 	bytes := 0
-	_ = l.control(func(fd int) (err error) {
+	_ = l.withFD(func(fd int) (err error) {
 		bytes, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
 		return err
 	})
@@ -190,7 +287,7 @@ func (l *Listener) ReceiveBufferBytes() int {
 // Linux 4.12. It is a 32-bit counter that wraps.
 func (l *Listener) Dropped() uint32 {
 	var info [9]uint32 // SK_MEMINFO_VARS, include/uapi/linux/sock_diag.h
-	_ = l.control(func(fd int) error {
+	_ = l.withFD(func(fd int) error {
 		size := uint32(unsafe.Sizeof(info))
 		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
@@ -208,8 +305,8 @@ func (l *Listener) Close() error {
 	return l.file.Close()
 }
 
-// control runs f with the descriptor.
-func (l *Listener) control(f func(fd int) error) (err error) {
+// withFD runs f with the descriptor.
+func (l *Listener) withFD(f func(fd int) error) (err error) {
 	if controlErr := l.raw.Control(func(fd uintptr) { err = f(int(fd)) }); controlErr != nil {
 		return controlErr
 	}
