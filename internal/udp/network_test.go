@@ -1,0 +1,275 @@
+package udp
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+)
+
+// sendAll sends each datagram, waiting where the class says so, and counts what
+// was taken and what was refused by class.
+func sendAll(t testing.TB, c *Conn, datagrams [][]byte) (taken int, refused map[error]int) {
+	t.Helper()
+	refused = map[error]int{}
+	for deadline := time.Now().Add(20 * time.Second); len(datagrams) > 0; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d datagrams are left after 20 s: %v", len(datagrams), refused)
+		}
+		sent, err := c.Send(datagrams)
+		taken += sent
+		datagrams = datagrams[sent:]
+		var sendErr *SendError
+		if !errors.As(err, &sendErr) {
+			continue
+		}
+		refused[sendErr.Class]++
+		if sendErr.Class == ErrWouldBlock || sendErr.Class == ErrNoBuffers {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		datagrams = datagrams[1:]
+	}
+	return taken, refused
+}
+
+// TestDeviceQueueFull (S3, S4): a device queue that overflows is told as
+// ErrNoBuffers, and what is sent again arrives: every datagram that was taken
+// arrives, and no other is counted as taken. The namespace's own counter tells
+// the refusals.
+func TestDeviceQueueFull(t *testing.T) {
+	l := newLink(t, "tc")
+	listener := l.listen(ListenOptions{ReceiveBufferBytes: 16 << 20})
+	l.sh(l.sender, "tc qdisc add dev va root tbf rate 20mbit burst 5kb limit 6000")
+	before := l.snmp(l.sender, "SndbufErrors")
+	c := l.dial(Options{GSO: Off, SendBufferBytes: 4 << 20})
+	taken, refused := sendAll(t, c, slices.Repeat(sized(1000), 500))
+	if taken != 500 || refused[ErrNoBuffers] == 0 {
+		t.Errorf("taken %d, refused %v; want 500 and some for want of buffers", taken, refused)
+	}
+	if n := drain(t, listener); n != 500 {
+		t.Errorf("%d of 500 arrived", n)
+	}
+	observed := l.snmp(l.sender, "SndbufErrors") - before
+	if observed < refused[ErrNoBuffers] {
+		t.Errorf("the namespace counted %d, Send told of %d", observed, refused[ErrNoBuffers])
+	}
+}
+
+// TestNobodyAnswersARP (S5): a neighbour that is not there never holds a Send,
+// and its error queue is emptied.
+func TestNobodyAnswersARP(t *testing.T) {
+	l := newLink(t)
+	l.sh(l.receiver, "ip addr flush dev vb")
+	c := l.dial(Options{GSO: Off})
+	var slowest time.Duration
+	datagram := sized(100)
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); {
+		begin := time.Now()
+		_, err := c.Send(datagram)
+		slowest = max(slowest, time.Since(begin))
+		if err != nil && !errors.Is(err, ErrWouldBlock) && !errors.Is(err, ErrUnreachable) {
+			t.Fatal(err)
+		}
+	}
+	if slowest > 500*time.Millisecond { // a blocking socket takes three seconds
+		t.Errorf("a Send took %v", slowest)
+	}
+	if s := c.Stats(); s.Drained == 0 {
+		t.Errorf("nothing was taken from the error queue: %+v", s)
+	}
+}
+
+// TestPathMTU (S6): with DF set a datagram that no longer fits is refused with
+// the path MTU; smaller ones go; without DF it goes in fragments. A shrunk path
+// MTU comes back after its time.
+func TestPathMTU(t *testing.T) {
+	l := newLink(t)
+	listener := l.listen(ListenOptions{ReceiveBufferBytes: 4 << 20})
+	c := l.dial(Options{DontFragment: true, GSO: On})
+	now := time.Now()
+	if got := c.MaxPayload(now); got != 1472 {
+		t.Errorf("the largest payload is %d, want 1472", got)
+	}
+	if taken, refused := sendAll(t, c, sized(1472, 1472, 1473, 1472)); taken != 3 || refused[ErrTooLarge] != 1 {
+		t.Errorf("taken %d, refused %v", taken, refused)
+	}
+	l.sh(l.sender, "ip link set va mtu 1300")
+	_, err := c.Send(sized(1400, 1400))
+	var sendErr *SendError
+	if !errors.As(err, &sendErr) || sendErr.Class != ErrTooLarge || sendErr.MTU != 1300 {
+		t.Errorf("over a link of 1300: %v", err)
+	}
+	if got := c.MaxPayload(now); got != 1272 {
+		t.Errorf("the largest payload is %d, want 1272", got)
+	}
+	if taken, _ := sendAll(t, c, sized(1272, 1272)); taken != 2 {
+		t.Errorf("%d of two that fit were taken", taken)
+	}
+	l.sh(l.sender, "ip link set va mtu 1500")
+	if got := c.MaxPayload(now.Add(mtuMemory - time.Minute)); got != 1272 {
+		t.Errorf("it grew to %d before its time", got)
+	}
+	if got := c.MaxPayload(time.Now().Add(mtuMemory)); got != 1472 {
+		t.Errorf("it came back as %d, want 1472", got)
+	}
+	whole := l.dial(Options{})
+	if taken, refused := sendAll(t, whole, sized(9000)); taken != 1 {
+		t.Errorf("without DF: taken %d, refused %v", taken, refused)
+	}
+	if n := drain(t, listener); n != 3+2+1 {
+		t.Errorf("%d arrived, want 6", n)
+	}
+	if s := c.Stats(); s.Shrinks != 1 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+// TestICMPFragmentationNeeded (S6): a router on the way tells a smaller path
+// MTU by ICMP.
+func TestICMPFragmentationNeeded(t *testing.T) {
+	l := newLink(t)
+	// Behind the receiver's namespace, which becomes the router, is a narrow link
+	// to itself.
+	l.sh(l.receiver, "sysctl -qw net.ipv4.ip_forward=1 && ip link add vc type veth peer name vd && ip addr add 198.18.1.1/24 dev vc && "+
+		"ip link set vc mtu 1300 up && ip link set vd mtu 1300 up && ip neigh add 198.18.1.2 lladdr 02:00:00:00:00:02 dev vc")
+	l.sh(l.sender, "ip route add 198.18.1.0/24 via "+receiverIP)
+	var c *Conn
+	l.in(l.sender, func() { c = mustDial(t, "198.18.1.2:7514", Options{DontFragment: true, GSO: On}) })
+	defer func() { _ = c.Close() }()
+	deadline := time.Now().Add(5 * time.Second)
+	for c.MTU() != 1300 {
+		if time.Now().After(deadline) {
+			t.Fatalf("the path MTU is still %d", c.MTU())
+		}
+		_, err := c.Send(sized(1400))
+		if err != nil && !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrUnreachable) {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond) // for the ICMP to come
+	}
+	if sent, err := c.Send(sized(1272)); sent != 1 {
+		t.Errorf("one that fits: %v", err)
+	}
+}
+
+// TestPacketFilter (S10): what the host's own filter refuses is told, twice
+// offered, and ends nothing; when the rule goes datagrams go.
+func TestPacketFilter(t *testing.T) {
+	l := newLink(t, "nft")
+	listener := l.listen(ListenOptions{})
+	c := l.dial(Options{GSO: Off})
+	l.sh(l.sender, "nft add table ip f && nft add chain ip f o '{ type filter hook output priority 0; }' && nft add rule ip f o udp dport 7514 drop")
+	taken, refused := sendAll(t, c, sized(100, 200, 300))
+	if taken != 0 || refused[ErrNotPermitted] != 3 {
+		t.Errorf("with the rule: taken %d, refused %v", taken, refused)
+	}
+	l.sh(l.sender, "nft delete table ip f")
+	if taken, refused := sendAll(t, c, sized(100, 200, 300)); taken != 3 {
+		t.Errorf("without it: taken %d, refused %v", taken, refused)
+	}
+	if n := drain(t, listener); n != 3 {
+		t.Errorf("%d arrived, want 3", n)
+	}
+}
+
+// TestLinkFlap (S11): while the link is down every datagram is refused as
+// unreachable; with the link the same socket works again.
+func TestLinkFlap(t *testing.T) {
+	l := newLink(t)
+	listener := l.listen(ListenOptions{})
+	c := l.dial(Options{GSO: Off})
+	sendAll(t, c, sized(100))
+	l.sh(l.sender, "ip link set va down")
+	l.in(l.sender, func() {
+		taken, refused := sendAll(t, c, sized(100, 200))
+		if taken != 0 || refused[ErrUnreachable]+refused[ErrLinkDown] != 2 {
+			t.Errorf("without the link: taken %d, refused %v", taken, refused)
+		}
+	})
+	l.sh(l.sender, "ip link set va up")
+	awaitCarrier(l)
+	l.in(l.sender, func() {
+		if taken, refused := sendAll(t, c, sized(100, 200)); taken != 2 {
+			t.Errorf("with the link again: taken %d, refused %v", taken, refused)
+		}
+	})
+	if n := drain(t, listener); n != 3 {
+		t.Errorf("%d arrived, want 3", n)
+	}
+}
+
+// awaitCarrier waits until the sender's device has a carrier.
+func awaitCarrier(l *link) {
+	l.sh(l.sender, "for i in $(seq 100); do ip -o link show va | grep -q LOWER_UP && exit 0; sleep 0.02; done; exit 1")
+}
+
+// TestOwnAddressGone (S12): a socket whose source address was replaced never
+// heals, so a new one takes its place, at most one in five seconds.
+func TestOwnAddressGone(t *testing.T) {
+	l := newLink(t)
+	listener := l.listen(ListenOptions{})
+	c := l.dial(Options{GSO: Off})
+	sendAll(t, c, sized(100))
+	l.sh(l.sender, "ip addr del "+senderIP+"/24 dev va")
+	l.in(l.sender, func() {
+		for range 100 {
+			if taken, _ := sendAll(t, c, sized(100)); taken != 0 {
+				t.Fatal("sent without an address")
+			}
+		}
+	})
+	l.sh(l.sender, "ip addr add 198.18.0.9/24 dev va")
+	c.rebindNext = time.Time{} // five seconds later
+	l.in(l.sender, func() {
+		if taken, refused := sendAll(t, c, sized(100, 200)); taken != 2 {
+			t.Errorf("with another address: taken %d, refused %v", taken, refused)
+		}
+	})
+	if s := c.Stats(); s.Rebinds != 1 {
+		t.Errorf("stats %+v", s)
+	}
+	if n := drain(t, listener); n != 3 {
+		t.Errorf("%d arrived, want 3", n)
+	}
+}
+
+// TestPacedPath (S22): over a path of 10 Mbit/s with a small queue, a paced
+// sender loses nothing and is never refused.
+func TestPacedPath(t *testing.T) {
+	l := newLink(t, "tc")
+	listener := l.listen(ListenOptions{ReceiveBufferBytes: 4 << 20})
+	l.sh(l.sender, "tc qdisc add dev va root tbf rate 10mbit burst 15kb limit 30000")
+	c := l.dial(Options{BytesPerSecond: 1_000_000, GSO: Off})
+	datagrams := slices.Repeat(sized(1000), 600)
+	for len(datagrams) > 0 {
+		sent, err := c.Send(datagrams)
+		datagrams = datagrams[sent:]
+		var sendErr *SendError
+		if errors.As(err, &sendErr) {
+			if sendErr.Class != ErrPaced {
+				t.Fatal(err)
+			}
+			time.Sleep(sendErr.After)
+		}
+	}
+	if n := drain(t, listener); n != 600 {
+		t.Errorf("%d of 600 arrived", n)
+	}
+}
+
+// TestGSOWithoutDeviceSupport (S8): on a device that can neither segment nor
+// checksum, every datagram of a run arrives.
+func TestGSOWithoutDeviceSupport(t *testing.T) {
+	l := newLink(t, "ethtool")
+	listener := l.listen(ListenOptions{ReceiveBufferBytes: 4 << 20})
+	c := l.dial(Options{GSO: On})
+	for _, state := range []string{"tx-udp-segmentation off", "sg off", "tx off"} {
+		l.sh(l.sender, "ethtool -K va "+state)
+		datagrams := sized(1400, 1400, 1400, 1400, 77)
+		if taken, refused := sendAll(t, c, datagrams); taken != 5 {
+			t.Errorf("%s: taken %d, refused %v", state, taken, refused)
+		}
+		receiveAll(t, listener, datagrams)
+	}
+}
