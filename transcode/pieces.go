@@ -40,9 +40,15 @@ func (m *message) run(wire []byte, i int) run {
 	r := run{end: i, site: m.site}
 	var head *field
 	for i < len(wire) {
-		tag, next := fieldTag(wire, i)
-		if next < 0 {
-			return run{end: -1}
+		tag, end := uint32(wire[i]), short(wire, i)
+		if end == 0 {
+			next := 0
+			if tag, next = fieldTag(wire, i); next < 0 {
+				return run{end: -1}
+			}
+			if end = skip(wire, next, tag); end < 0 {
+				return run{end: -1}
+			}
 		}
 		f := m.find(tag >> 3)
 		if f.tag != tag {
@@ -56,10 +62,7 @@ func (m *message) run(wire []byte, i int) run {
 		case f != head && (f.process || head.process):
 			return r
 		}
-		if i = skip(wire, next, tag); i < 0 {
-			return run{end: -1}
-		}
-		r.end = i
+		i, r.end = end, end
 		if f.order != 0 {
 			if r.first == 0 {
 				r.first = f.order

@@ -367,7 +367,7 @@ func (t *Transcoder) uint32Value(f *field, v []byte, n, key int) int {
 	if len(v) > 0 {
 		i := -1
 		if v[0] == 1<<3|wireVarint {
-			x, i = uvarint2(v, 1)
+			x, i = uvarint1(v, 1)
 		}
 		if i != len(v) {
 			return t.single(f, occurrence{f: f, v: v}, n)

@@ -122,6 +122,9 @@ func Scan(wire []byte) (Summary, error) {
 
 // next reads the field at wire[i:]: its number, and its value as x or v.
 func next(wire []byte, i int) (number uint32, x uint64, v []byte, end int) {
+	if end = short(wire, i); end > 0 {
+		return uint32(wire[i] >> 3), 0, wire[i+2 : end], end
+	}
 	tag, i := fieldTag(wire, i)
 	if i < 0 {
 		return 0, 0, nil, -1
@@ -130,7 +133,7 @@ func next(wire []byte, i int) (number uint32, x uint64, v []byte, end int) {
 	case wireBytes:
 		v, i = chunk(wire, i)
 	case wireVarint:
-		x, i = uvarint2(wire, i)
+		x, i = uvarint1(wire, i)
 	default:
 		return 0, 0, nil, skip(wire, i, tag) // no field of Summary has such a type
 	}
