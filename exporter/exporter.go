@@ -190,7 +190,7 @@ func (e *UDPExporter) quick(now time.Time, events int) bool {
 func (e *UDPExporter) assume(h holder) {
 	e.holder = h
 	for _, d := range e.dialled {
-		d.stream.conn = d.conn
+		d.stream.use(d.conn)
 	}
 	e.dialled = nil
 	if e.announce {

@@ -2,10 +2,7 @@ package exporter
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"fmt"
-	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -83,62 +80,5 @@ func TestMetadataFallback(t *testing.T) {
 	}
 	if got, want := e.Stats().Metadata[0], (metadata.CacheStats{Hits: 1, Made: 1, Fallbacks: 3}); got != want {
 		t.Errorf("stats %+v, want %+v", got, want)
-	}
-}
-
-// TestNameResolvesLate: the name of the destination resolves after a minute;
-// until then everything waits, then it arrives whole.
-func TestNameResolvesLate(t *testing.T) {
-	receiver, addr := listen(t)
-	var log bytes.Buffer
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		e, err := NewUDPExporter(Config{
-			Destinations: []Destination{{Address: fmt.Sprintf("collector.example:%d", addr.Port())}},
-			Tetragon:     &Tetragon{Version: "v1.7.0"},
-			Logger:       testLogger(&log),
-			Lookup: func(context.Context, string) ([]netip.Addr, error) {
-				if time.Since(begin) < time.Minute {
-					return nil, errors.New("no such host")
-				}
-				return []netip.Addr{addr.Addr()}, nil
-			},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		stop := start(t, e)
-		for i := range 100 {
-			_ = e.SendWire(wire(i))
-			time.Sleep(time.Second)
-		}
-		stop()
-		check(t, e)
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	got := receiver(101)
-	if !strings.Contains(got[0], "agent_init") {
-		t.Errorf("the first datagram is %q", got[0])
-	}
-	wantLines(t, got[1:], 0, 100)
-	if n := strings.Count(log.String(), "cannot be reached yet"); n != 1 {
-		t.Errorf("%d log lines for one cause:\n%s", n, log.String())
-	}
-}
-
-// TestRouteComesLate: an address without a route, as early in the boot of a
-// host, is no reason not to start.
-func TestRouteComesLate(t *testing.T) {
-	e, err := NewUDPExporter(Config{Destinations: []Destination{{Address: "[fe80::1%nosuchdevice]:7514"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	stop := start(t, e)
-	_ = e.SendBatch(wires(0, 10))
-	stop()
-	if a := check(t, e); a.Dropped.Total()+a.Streams[0].Dropped.Total() != 10 {
-		t.Errorf("account %+v", a)
 	}
 }

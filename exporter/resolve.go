@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -18,53 +19,136 @@ const (
 	maxResolveWait = 30 * time.Second
 )
 
-// resolve looks up a stream's destination until it has a socket to it. It logs
-// only when the cause of a failure changes.
-func (e *UDPExporter) resolve(ctx context.Context, s *stream) {
-	var last string
-	for wait := minResolveWait; ; wait = min(2*wait, maxResolveWait) {
-		conn, err := e.lookUpAndDial(ctx, s)
-		if err == nil {
-			if last != "" {
-				s.log.Info("The destination can be reached now")
-			}
-			e.mu.Lock()
-			e.dialled = append(e.dialled, dialled{stream: s, conn: conn})
-			e.delegate()
-			e.mu.Unlock()
-			return
-		}
-		if err.Error() != last && ctx.Err() == nil {
-			last = err.Error()
-			s.log.Warn("The destination cannot be reached yet; it is tried again until it can", "cause", err)
-		}
+// A name that was resolved is resolved again at an interval, give or take a
+// tenth, and when its destination gives trouble, but not sooner than
+// troubleSpacing after the last time.
+const (
+	resolveInterval = time.Minute
+	troubleSpacing  = 5 * time.Second
+)
+
+// keepResolved gives a stream a socket as soon as its destination has an
+// address, and another one when the address changes. It never stands in the way
+// of an event: the socket is handed to the holder of the role, and while a name
+// does not resolve the old address stays.
+func (e *UDPExporter) keepResolved(ctx context.Context, s *stream) {
+	current, ok := e.resolve(ctx, s)
+	for ok && !isLiteral(s.Address) {
+		troubled := false
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(rand.N(wait)):
+		case <-time.After(around(resolveInterval)):
+		case <-s.trouble:
+			troubled = true
+			if !sleep(ctx, troubleSpacing) {
+				return
+			}
 		}
+		addrs, err := e.lookUp(ctx, s.Address)
+		if err != nil {
+			continue // the old address is better than none
+		}
+		next := choose(addrs, current, troubled)
+		if next == current {
+			continue
+		}
+		conn, err := s.dial(next)
+		if err != nil {
+			continue
+		}
+		s.log.Info("The destination has another address", "address", next, "before", current)
+		current = next
+		e.adopt(s, conn)
+	}
+}
+
+// resolve looks up a stream's destination until it has a socket to it, or ctx
+// ends. It logs only when the cause of a failure changes.
+func (e *UDPExporter) resolve(ctx context.Context, s *stream) (addr netip.AddrPort, ok bool) {
+	var last string
+	for wait := minResolveWait; ; wait = min(2*wait, maxResolveWait) {
+		conn, addr, err := e.lookUpAndDial(ctx, s)
+		if err == nil {
+			if last != "" {
+				s.log.Info("The destination can be reached now", "address", addr)
+			}
+			e.adopt(s, conn)
+			return addr, true
+		}
+		if ctx.Err() != nil {
+			return netip.AddrPort{}, false
+		}
+		if err.Error() != last {
+			last = err.Error()
+			s.log.Warn("The destination cannot be reached yet; it is tried again until it can", "cause", err)
+		}
+		if !sleep(ctx, rand.N(wait)) {
+			return netip.AddrPort{}, false
+		}
+	}
+}
+
+// adopt leaves a socket for the holder of the role.
+func (e *UDPExporter) adopt(s *stream, conn sender) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.dialled = append(e.dialled, dialled{stream: s, conn: conn})
+	if e.parked {
+		e.tell()
+	}
+	e.delegate()
+}
+
+// choose returns the address to use: the current one while the name still has
+// it, but after trouble the one behind it in the list, so that a host with IPv4
+// and IPv6, or several hosts of one name, all get their turn.
+func choose(addrs []netip.AddrPort, current netip.AddrPort, troubled bool) netip.AddrPort {
+	if len(addrs) == 0 {
+		return current
+	}
+	i := slices.Index(addrs, current)
+	switch {
+	case i < 0:
+		return addrs[0]
+	case troubled:
+		return addrs[(i+1)%len(addrs)]
+	}
+	return current
+}
+
+// around spreads a fleet's intervals by a tenth.
+func around(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5) }
+
+// sleep returns false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 
 // lookUpAndDial opens a socket to the first of the name's addresses to which
 // there is a route.
-func (e *UDPExporter) lookUpAndDial(ctx context.Context, s *stream) (sender, error) {
+func (e *UDPExporter) lookUpAndDial(ctx context.Context, s *stream) (conn sender, addr netip.AddrPort, err error) {
 	addrs, err := e.lookUp(ctx, s.Address)
 	if err != nil {
-		return nil, err
+		return nil, netip.AddrPort{}, err
 	}
 	var errs []error
 	for _, addr := range addrs {
 		conn, err := s.dial(addr)
 		if err == nil {
-			return conn, nil
+			return conn, addr, nil
 		}
 		errs = append(errs, err)
 	}
-	return nil, errors.Join(errs...)
+	return nil, netip.AddrPort{}, errors.Join(errs...)
 }
 
-// lookUp returns the addresses of host:port.
+// lookUp returns the addresses of host:port, IPv4 and IPv6, at least one.
 func (e *UDPExporter) lookUp(ctx context.Context, address string) ([]netip.AddrPort, error) {
 	if addr, ok := literal(address); ok {
 		return []netip.AddrPort{addr}, nil
@@ -101,4 +185,9 @@ func (e *UDPExporter) Resolve(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func isLiteral(address string) bool {
+	_, ok := literal(address)
+	return ok
 }

@@ -28,7 +28,7 @@ func (e *UDPExporter) Run(ctx context.Context) error {
 	resolving, stopResolving := context.WithCancel(ctx)
 	var resolvers sync.WaitGroup
 	for _, s := range e.unresolved {
-		resolvers.Go(func() { e.resolve(resolving, s) })
+		resolvers.Go(func() { e.keepResolved(resolving, s) })
 	}
 	e.untilDone(ctx)
 	stopResolving()

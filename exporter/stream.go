@@ -61,7 +61,8 @@ type stream struct {
 	announceDue time.Time      // when the next one is due; never until the first event or announceNow
 	nextAttempt time.Time      // before this no send is tried
 	awayWait    time.Duration
-	failed      time.Time // the last failure of a destination that is down; zero: it is up
+	trouble     chan struct{} // tells the resolver that a send failed; capacity 1
+	failed      time.Time     // the last failure of a destination that is down; zero: it is up
 	lost        throttle
 }
 
@@ -84,6 +85,7 @@ func newStream(d Destination, cache *metadata.Cache, c Config) *stream {
 		cache:       cache,
 		interval:    c.MetadataInterval,
 		announceDue: never,
+		trouble:     make(chan struct{}, 1),
 		log:         c.Logger.With("udp_destination", d.Address),
 	}
 }
@@ -95,6 +97,14 @@ func (s *stream) dial(addr netip.AddrPort) (sender, error) {
 		return nil, fmt.Errorf("exporter: destination %s: %w", s.Address, err) // not conn: a nil *udp.Conn is no nil sender
 	}
 	return conn, nil
+}
+
+// use makes conn the stream's socket. What waits goes to it at once.
+func (s *stream) use(conn sender) {
+	if s.conn != nil {
+		_ = s.conn.Close() // nothing is in it that the kernel has not taken
+	}
+	s.conn, s.nextAttempt, s.awayWait = conn, time.Time{}, 0
 }
 
 // ready says whether a send may be tried now.
@@ -254,6 +264,10 @@ func (s *stream) fail(err error, now time.Time) {
 		s.log.Warn("The destination takes no datagrams", "cause", err)
 	}
 	s.failed = now
+	select {
+	case s.trouble <- struct{}{}: // perhaps its name has another address
+	default:
+	}
 }
 
 // up notes that the destination took what was sent. It logs that only after a
