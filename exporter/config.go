@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tetracast/datagram"
+	"tetracast/internal/udp"
 	"tetracast/metadata"
 )
 
@@ -81,6 +82,12 @@ type Destination struct {
 	// UDPBufferSize is the send buffer to ask the kernel for, in bytes. Zero:
 	// DefaultUDPBufferSize.
 	UDPBufferSize int
+	// GSO is auto, on or off: whether runs of datagrams of one size go to the
+	// kernel as one message. Empty: auto.
+	GSO string
+	// MaxBytesPerSecond and MaxDatagramsPerSecond bound the rate; events beyond
+	// it wait in the queue. Zero: no bound.
+	MaxBytesPerSecond, MaxDatagramsPerSecond int
 }
 
 // Tetragon is what agent_init says of Tetragon. Empty fields are unknown or
@@ -135,6 +142,12 @@ func (d Destination) withDefaults() (Destination, error) {
 	if d.MaxDatagram < 0 || d.MaxDatagram > datagram.MaxPayload {
 		return d, fmt.Errorf("exporter: destination %q: datagrams of %d bytes, want 1 to %d", d.Address, d.MaxDatagram, datagram.MaxPayload)
 	}
+	if _, ok := switches[d.GSO]; !ok {
+		return d, fmt.Errorf("exporter: destination %q: GSO %q, want auto, on or off", d.Address, d.GSO)
+	}
+	if d.MaxBytesPerSecond < 0 || d.MaxDatagramsPerSecond < 0 {
+		return d, fmt.Errorf("exporter: destination %q: %d bytes and %d datagrams a second, want positive numbers", d.Address, d.MaxBytesPerSecond, d.MaxDatagramsPerSecond)
+	}
 	if d.UDPBufferSize < 0 {
 		return d, fmt.Errorf("exporter: destination %q: send buffer of %d bytes, want a positive number", d.Address, d.UDPBufferSize)
 	}
@@ -166,6 +179,8 @@ func splitHostPort(address string) (host string, port uint16, err error) {
 	}
 	return host, uint16(n), nil
 }
+
+var switches = map[string]udp.Switch{"": udp.Auto, "auto": udp.Auto, "on": udp.On, "off": udp.Off}
 
 // ParseDestination reads [FORMAT://]HOST[:PORT]. format is that of a text which
 // names none; empty is json.

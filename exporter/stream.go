@@ -92,7 +92,12 @@ func newStream(d Destination, cache *metadata.Cache, c Config) *stream {
 
 // dial opens the socket to an address of the destination.
 func (s *stream) dial(addr netip.AddrPort) (sender, error) {
-	conn, err := udp.Dial(addr, udp.Options{SendBufferBytes: s.UDPBufferSize})
+	conn, err := udp.Dial(addr, udp.Options{
+		SendBufferBytes:    s.UDPBufferSize,
+		GSO:                switches[s.GSO],
+		BytesPerSecond:     s.MaxBytesPerSecond,
+		DatagramsPerSecond: s.MaxDatagramsPerSecond,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("exporter: destination %s: %w", s.Address, err) // not conn: a nil *udp.Conn is no nil sender
 	}

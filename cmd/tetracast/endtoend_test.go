@@ -2,6 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -270,5 +274,38 @@ func TestDemo(t *testing.T) {
 	}
 	if !strings.Contains(demo.log.String(), "Both close") {
 		t.Errorf("the account:\n%s", demo.log.String())
+	}
+}
+
+// TestInheritedSocket: a collector that is given its socket, as systemd gives
+// it, reads what waited in it before it was there.
+func TestInheritedSocket(t *testing.T) {
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	file, err := conn.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	early, err := net.Dial("udp4", conn.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = early.Close() }()
+	for i := range 10 {
+		if _, err := fmt.Fprintf(early, `{"process_exec":{"process":{"pid":%d}}}`, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// As systemd does: LISTEN_PID is the process itself, hence the shell.
+	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" collect --exit-idle 200ms`, os.Args[0])
+	cmd.Env = append(os.Environ(), asMain+"=1", "GORACE=atexit_sleep_ms=0")
+	cmd.ExtraFiles = []*os.File{file}
+	out, err := cmd.Output()
+	if n := strings.Count(string(out), `{"process_exec":{"process":{"pid":`); err != nil || n != 10 {
+		t.Errorf("%d of 10 events, %v", n, err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"tetracast/internal/collector"
 	"tetracast/internal/sink"
 	"tetracast/internal/sink/compact"
+	"tetracast/internal/udp"
 	"tetracast/ledger"
 )
 
@@ -31,6 +32,8 @@ type CollectConfig struct {
 
 	ReceiveBufferBytes int
 	QueueBytes         int
+	Sockets            int
+	GRO                string // auto, on or off
 }
 
 // AddFlags declares the command's flags.
@@ -43,6 +46,8 @@ func (c *CollectConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.AccountFile, "account", "", "write the account as JSON to this file at the end and on SIGUSR1")
 	flags.IntVar(&c.ReceiveBufferBytes, "receive-buffer-size", collector.DefaultReceiveBufferBytes, "socket receive buffer to ask for, in bytes")
 	flags.IntVar(&c.QueueBytes, "queue-bytes", collector.DefaultQueueBytes, "the most bytes of events that wait for the output; what does not fit is dropped as sink_full")
+	flags.IntVar(&c.Sockets, "sockets", 1, "sockets that share the address, each read by a goroutine of its own")
+	flags.StringVar(&c.GRO, "gro", "auto", "take datagrams joined where the kernel can: auto, on or off")
 	c.Log.addFlags(flags)
 }
 
@@ -57,7 +62,15 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 	if err != nil {
 		return err
 	}
-	in, err := collector.New(c.collectorConfig(out, log))
+	config, err := c.collectorConfig(out, log)
+	if err != nil {
+		_ = out.Close()
+		return err
+	}
+	in, err := collector.New(config)
+	for _, file := range config.Inherited {
+		_ = file.Close() // the collector has its own descriptors
+	}
 	if err != nil {
 		_ = out.Close()
 		return Failed(err, "is another collector running? --listen takes another address, and port 0 a free port")
@@ -89,11 +102,25 @@ func finishCollect(account ledger.Collector, path string, streams Streams) error
 	return err
 }
 
-func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) collector.Config {
-	return collector.Config{
-		Listen: c.Listen, Format: c.Format, Sink: out, ExitIdle: c.ExitIdle,
+func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) (collector.Config, error) {
+	config := collector.Config{
+		Listen: c.Listen, Format: c.Format, Sink: out, ExitIdle: c.ExitIdle, Sockets: c.Sockets,
 		ReceiveBufferBytes: c.ReceiveBufferBytes, QueueBytes: c.QueueBytes, Log: log,
 	}
+	switch c.GRO {
+	case "", "auto":
+	case "on":
+		config.GRO = udp.On
+	case "off":
+		config.GRO = udp.Off
+	default:
+		return config, Usage(fmt.Errorf("app: --gro %q, want auto, on or off", c.GRO), "auto is the default: on where the kernel can")
+	}
+	var err error
+	if config.Inherited, err = udp.Inherited(); err != nil {
+		return config, Failed(err, "systemd sets LISTEN_FDS; without it --listen is used")
+	}
+	return config, nil
 }
 
 // sink opens what the flags ask for: standard output, a file, or both.

@@ -25,6 +25,9 @@ type ExportConfig struct {
 	Format           string   // of the destinations that name none
 	MaxDatagram      string   // bytes, or auto
 	UDPBufferSize    int      // bytes
+	GSO              string   // auto, on or off
+	MaxBytesRate     int      // bytes a second; 0: no bound
+	MaxDatagramRate  int      // datagrams a second; 0: no bound
 	QueueBytes       int
 	TranscodeCache   int           // bytes; 0: none
 	MetadataInterval time.Duration // 0: only at start and on change
@@ -47,6 +50,9 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Format, "format", "json", "format of the datagrams: json")
 	flags.StringVar(&c.MaxDatagram, "max-datagram", "auto", "the most bytes of payload in a datagram, or auto: what the format allows")
 	flags.IntVar(&c.UDPBufferSize, "udp-buffer-size", exporter.DefaultUDPBufferSize, "socket send buffer to ask for (SO_SNDBUF), in bytes")
+	flags.StringVar(&c.GSO, "gso", "auto", "segmentation offload for runs of datagrams of one size: auto, on or off")
+	flags.IntVar(&c.MaxBytesRate, "max-bytes-per-second", 0, "the most bytes of payload a second to each destination; 0: no bound")
+	flags.IntVar(&c.MaxDatagramRate, "max-datagrams-per-second", 0, "the most datagrams a second to each destination; 0: no bound")
 	flags.IntVar(&c.QueueBytes, "queue-bytes", exporter.DefaultQueueBytes, "the most bytes of events that wait; what does not fit is dropped as queue_full")
 	flags.IntVar(&c.TranscodeCache, "transcode-cache", exporter.DefaultTranscodeCacheBytes, "memory for parts of events that repeat, in bytes; 0: none")
 	flags.DurationVar(&c.MetadataInterval, "metadata-interval", exporter.DefaultMetadataInterval, "time between two agent_init, give or take a tenth; 0: only at the start and on change")
@@ -180,7 +186,8 @@ func (c *ExportConfig) exporterConfig(log *slog.Logger, self *exporter.Self) (ex
 		if err != nil {
 			return config, Usage(err, "a destination is [FORMAT://]HOST[:PORT], such as collector.example:7514")
 		}
-		d.MaxDatagram, d.UDPBufferSize = maxDatagram, c.UDPBufferSize
+		d.MaxDatagram, d.UDPBufferSize, d.GSO = maxDatagram, c.UDPBufferSize, c.GSO
+		d.MaxBytesPerSecond, d.MaxDatagramsPerSecond = c.MaxBytesRate, c.MaxDatagramRate
 		config.Destinations = append(config.Destinations, d)
 	}
 	return config, nil

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
 	"tetracast/internal/sink"
+	"tetracast/internal/udp"
 	"tetracast/ledger"
 )
 
@@ -34,7 +36,15 @@ type Config struct {
 	Format string
 	// Sink takes the lines. Run closes it.
 	Sink sink.Sink
-	// ReceiveBufferBytes is the socket's receive buffer asked for. 0:
+	// Sockets is how many sockets share the address, each with a goroutine of its
+	// own; the kernel spreads the senders over them. 0: one.
+	Sockets int
+	// Inherited are sockets that this process was given, by systemd or by its
+	// predecessor; they take the place of Listen and Sockets.
+	Inherited []*os.File
+	// GRO is whether datagrams are taken joined where the kernel can.
+	GRO udp.Switch
+	// ReceiveBufferBytes is each socket's receive buffer asked for. 0:
 	// DefaultReceiveBufferBytes.
 	ReceiveBufferBytes int
 	// QueueBytes bounds the lines between the socket and the sink. 0:
@@ -62,9 +72,10 @@ func (c Config) withDefaults() (Config, error) {
 	if unpackers[c.Format] == nil {
 		return c, fmt.Errorf("collector: unknown format %q, want one of %s", c.Format, formatNames())
 	}
-	if c.QueueBytes < 0 || c.ReceiveBufferBytes < 0 || c.FlushInterval < 0 || c.ExitIdle < 0 || c.DrainTimeout < 0 {
-		return c, errors.New("collector: a size or duration is negative")
+	if c.Sockets < 0 || c.QueueBytes < 0 || c.ReceiveBufferBytes < 0 || c.FlushInterval < 0 || c.ExitIdle < 0 || c.DrainTimeout < 0 {
+		return c, errors.New("collector: a size, number or duration is negative")
 	}
+	c.Sockets = max(c.Sockets, 1)
 	c.ReceiveBufferBytes = cmp.Or(c.ReceiveBufferBytes, DefaultReceiveBufferBytes)
 	c.QueueBytes = cmp.Or(c.QueueBytes, DefaultQueueBytes)
 	c.FlushInterval = cmp.Or(c.FlushInterval, DefaultFlushInterval)
@@ -79,7 +90,7 @@ func (c Config) withDefaults() (Config, error) {
 // [New]; [Collector.Run] once. Account and Addr are safe for concurrent use.
 type Collector struct {
 	config Config
-	in     receiver
+	in     receivers
 	unpack unpacker
 
 	wake  chan struct{} // tells the writer that a block is due, or a first line came
@@ -107,11 +118,11 @@ func New(config Config) (*Collector, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newCollector(config, in), nil
+	return newCollector(config, in...), nil
 }
 
 // newCollector takes a configuration with its defaults filled in.
-func newCollector(config Config, in receiver) *Collector {
+func newCollector(config Config, in ...receiver) *Collector {
 	return &Collector{
 		config:  config,
 		in:      in,
@@ -177,7 +188,7 @@ func (c *Collector) Run(ctx context.Context) error {
 		c.write()
 	}()
 
-	err := c.receive()
+	err := c.in.each(c.receive)
 	end := time.Now()
 	if !unhook() { // ctx ended: that is when the time to stop began
 		end = <-interrupted
@@ -185,7 +196,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	end = end.Add(c.config.DrainTimeout)
 	if err == nil {
 		// Under a flood the socket is never empty: most of the time is the sink's.
-		c.drainSocket(end.Add(-c.config.DrainTimeout * 2 / 3))
+		_ = c.in.each(func(in receiver) error { c.drainSocket(in, end.Add(-c.config.DrainTimeout*2/3)); return nil })
 	}
 	c.endReceiving()
 	err = errors.Join(err, c.in.close())

@@ -212,7 +212,7 @@ func TestSocketAllocates(t *testing.T) {
 		if _, err := conn.Write(line); err != nil {
 			t.Fatal(err)
 		}
-		packets, err := c.in.receive()
+		packets, err := c.in[0].receive()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -34,11 +35,55 @@ type receiver interface {
 	close() error
 }
 
+// receivers are the sockets of a collector, at least one.
+type receivers []receiver
+
+func (r receivers) addr() netip.AddrPort { return r[0].addr() }
+
+func (r receivers) interrupt() {
+	for _, in := range r {
+		in.interrupt()
+	}
+}
+
+func (r receivers) dropped() (datagrams uint64) {
+	for _, in := range r {
+		datagrams += in.dropped()
+	}
+	return datagrams
+}
+
+func (r receivers) close() (err error) {
+	for _, in := range r {
+		err = errors.Join(err, in.close())
+	}
+	return err
+}
+
+// each runs f on each socket, on goroutines of their own if there are several,
+// and returns when all have ended. One that fails ends the others.
+func (r receivers) each(f func(receiver) error) error {
+	if len(r) == 1 {
+		return f(r[0])
+	}
+	errs := make([]error, len(r))
+	var wg sync.WaitGroup
+	for i, in := range r {
+		wg.Go(func() {
+			if errs[i] = f(in); errs[i] != nil {
+				r.interrupt()
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
 // receive takes datagrams until the receiver is interrupted or fails.
-func (c *Collector) receive() error {
+func (c *Collector) receive(in receiver) error {
 	var junk junkLog
 	for {
-		packets, err := c.in.receive()
+		packets, err := in.receive()
 		if len(packets) > 0 {
 			c.heard.now()
 			if faulty := c.take(packets); faulty != nil {
@@ -56,12 +101,12 @@ func (c *Collector) receive() error {
 }
 
 // drainSocket takes what the socket holds, until it is empty or the end comes.
-func (c *Collector) drainSocket(end time.Time) {
+func (c *Collector) drainSocket(in receiver, end time.Time) {
 	for now := time.Now(); now.Before(end); now = time.Now() {
-		if c.in.setDeadline(now.Add(drainWait)) != nil {
+		if in.setDeadline(now.Add(drainWait)) != nil {
 			return
 		}
-		packets, err := c.in.receive()
+		packets, err := in.receive()
 		c.take(packets)
 		if err != nil {
 			return
@@ -136,7 +181,7 @@ func newHeard(exitIdle time.Duration) *heard {
 	return &heard{exitIdle: exitIdle, start: time.Now(), first: make(chan struct{})}
 }
 
-// now notes that datagrams came. It has one caller.
+// now notes that datagrams came.
 func (h *heard) now() {
 	if h.exitIdle == 0 {
 		return

@@ -103,7 +103,7 @@ func TestReusePort(t *testing.T) {
 		if sent, err := c.Send(numbered(each)); sent != each || err != nil {
 			t.Fatal(sent, err)
 		}
-		_ = c.Close()
+		defer func() { _ = c.Close() }() // not before the end: a port that is free is another sender's
 	}
 	total, used := 0, 0
 	perSender := map[string]int{}
