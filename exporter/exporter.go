@@ -322,6 +322,18 @@ type Stats struct {
 	Unknown   uint64                // events with fields that this release does not know, sent without them
 	Fallbacks uint64                // events that protojson had to transcode
 	Metadata  []metadata.CacheStats // by destination
+	Sockets   []SocketStats         // by destination
+}
+
+// SocketStats counts what the socket to a destination did since it was opened.
+// The zero value is a destination without a socket.
+type SocketStats struct {
+	Calls       uint64 // system calls that sent
+	Refused     uint64 // ICMP port unreachable that a send reported
+	Retried     uint64 // messages offered a second time
+	Rebinds     uint64 // new sockets because the own address was gone
+	GSOSegments uint64 // datagrams that went as segments of a larger message
+	GSO         bool   // segmentation offload is in use
 }
 
 // Stats returns the counts as of the last hand-over.
@@ -332,6 +344,7 @@ func (e *UDPExporter) Stats() Stats {
 	s.Repaired += e.repaired
 	for _, stream := range e.worker.streams {
 		s.Metadata = append(s.Metadata, stream.cache.Stats())
+		s.Sockets = append(s.Sockets, stream.socketStats())
 	}
 	return s
 }

@@ -112,6 +112,17 @@ func (s *stream) use(conn sender) {
 	s.conn, s.nextAttempt, s.awayWait = conn, time.Time{}, 0
 }
 
+// socketStats may be called by anybody who has the lock: the socket changes
+// under it.
+func (s *stream) socketStats() SocketStats {
+	conn, ok := s.conn.(*udp.Conn)
+	if !ok {
+		return SocketStats{}
+	}
+	c := conn.Stats()
+	return SocketStats{Calls: c.Calls, Refused: c.Refused, Retried: c.Retried, Rebinds: c.Rebinds, GSOSegments: c.GSOSegments, GSO: c.GSO}
+}
+
 // ready says whether a send may be tried now.
 func (s *stream) ready(now time.Time) bool {
 	return s.conn != nil && !now.Before(s.nextAttempt)

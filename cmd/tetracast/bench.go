@@ -1,0 +1,32 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"tetracast/internal/app"
+)
+
+func newBench() *cobra.Command {
+	bench := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure a room beside its rivals and its floor",
+		Args:  noArguments,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	bench.AddCommand(newBenchUDP())
+	return bench
+}
+
+func newBenchUDP() *cobra.Command {
+	var config app.BenchUDPConfig
+	cmd := &cobra.Command{
+		Use:   "udp",
+		Short: "The batching sockets beside a Write for each datagram, and beside C",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.BenchUDP(cmd.Context(), config, streams())
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	return cmd
+}
