@@ -27,7 +27,7 @@ type Program struct {
 // Struct, Value, ListValue and FieldMask. Such a type further down is accepted:
 // only an event that holds it fails, and goes to [Options.Fallback].
 func Compile(md protoreflect.MessageDescriptor) (*Program, error) {
-	c := compiler{messages: map[protoreflect.FullName]*message{}, enums: map[protoreflect.FullName]*enum{}}
+	c := compiler{messages: map[protoreflect.FullName]*message{}, enums: map[protoreflect.FullName]*enum{}, sites: map[string]uint16{}}
 	root := c.message(md)
 	if root.shape == shapeUnsupported {
 		return nil, fmt.Errorf("transcode: compiling %s: %w", md.FullName(), ErrUnsupported)
@@ -35,7 +35,7 @@ func Compile(md protoreflect.MessageDescriptor) (*Program, error) {
 	for i := range root.fields {
 		root.fields[i].site = 0 // the member of an event never comes twice
 	}
-	return &Program{root: root, sites: int(c.sites) + 1, caps: c.enums["tetragon.CapabilitiesType"]}, nil
+	return &Program{root: root, sites: len(c.sites) + 1, caps: c.enums["tetragon.CapabilitiesType"]}, nil
 }
 
 // shape says how a message looks in JSON.
@@ -131,7 +131,16 @@ func (m *message) find(number uint32) *field {
 type compiler struct {
 	messages map[protoreflect.FullName]*message
 	enums    map[protoreflect.FullName]*enum
-	sites    uint16 // numbers given to places that the memo looks at, from 1
+	sites    map[string]uint16 // numbers of the places that the memo looks at, from 1
+}
+
+// site returns the number of a place. Fields of one name and type are one place,
+// for the process that an event of one kind brings is found by those of another.
+func (c *compiler) site(name string) uint16 {
+	if c.sites[name] == 0 {
+		c.sites[name] = uint16(len(c.sites) + 1)
+	}
+	return c.sites[name]
 }
 
 func (c *compiler) message(md protoreflect.MessageDescriptor) *message {
@@ -160,8 +169,7 @@ func (c *compiler) message(md protoreflect.MessageDescriptor) *message {
 	m.postpone(firstOneof)
 	m.index()
 	if m.late == nil && slices.ContainsFunc(m.fields, func(f field) bool { return f.process }) {
-		c.sites++
-		m.site = c.sites
+		m.site = c.site(string(md.FullName()))
 	}
 	return m
 }
@@ -215,8 +223,7 @@ func (c *compiler) field(fd protoreflect.FieldDescriptor) field {
 	}
 	f.op = opOf(fd, f.sub)
 	if f.op == opMessage || f.op == opMessages {
-		c.sites++
-		f.site = c.sites
+		f.site = c.site(string(fd.Name()) + " " + string(fd.Message().FullName()))
 		f.process = fd.Message().FullName() == "tetragon.Process"
 	}
 	f.tag = uint32(fd.Number())<<3 | uint32(wireOf(f.kind))

@@ -1,7 +1,6 @@
 package transcode
 
 import (
-	"encoding/base64"
 	"math/bits"
 	"unicode/utf8"
 )
@@ -106,20 +105,8 @@ func (t *Transcoder) escape(n int, s []byte, i int) int {
 		}
 		switch c := s[i]; {
 		case c >= utf8.RuneSelf:
-			// Characters outside ASCII come together.
 			before := i
-			for i+4 <= len(s) {
-				w := load32(s, i)
-				size := 2
-				if w&0xc0e0 != 0x80c0 || w&0x1e == 0 { // not two bytes, or overlong
-					size = 3
-					if w&0xc0c0f0 != 0x8080e0 || w&0x200f == 0 || w&0x200f == 0x200d { // nor three; or a surrogate
-						break
-					}
-				}
-				store32(buf, n, w)
-				n, i = n+size, i+size
-			}
+			n, i = copyRunes(buf, n, s, i)
 			if i > before {
 				continue
 			}
@@ -148,6 +135,43 @@ func (t *Transcoder) escape(n int, s []byte, i int) int {
 	return n + 1
 }
 
+// copyRunes copies characters of two and three bytes, for those outside ASCII
+// come together, as long as four bytes are left to read. It returns where it
+// stopped in buf and in s.
+func copyRunes(buf []byte, n int, s []byte, i int) (int, int) {
+	for i+4 <= len(s) {
+		w := load32(s, i)
+		switch {
+		case isRune3(w):
+			for i+8 <= len(s) {
+				w := load64(s, i)
+				if !isRune3(uint32(w)) || !isRune3(uint32(w>>24)) {
+					break
+				}
+				store64(buf, n, w)
+				n, i = n+6, i+6
+			}
+			if i+4 > len(s) || !isRune3(load32(s, i)) {
+				continue
+			}
+			store32(buf, n, load32(s, i))
+			n, i = n+3, i+3
+		case w&0xc0e0 == 0x80c0 && w&0x1e != 0: // two bytes, not overlong
+			store32(buf, n, w)
+			n, i = n+2, i+2
+		default:
+			return n, i
+		}
+	}
+	return n, i
+}
+
+// isRune3 reports whether w begins with a character of three bytes, which is not
+// overlong and no surrogate.
+func isRune3(w uint32) bool {
+	return w&0xc0c0f0 == 0x8080e0 && w&0x200f != 0 && w&0x200f != 0x200d
+}
+
 // invalidRun returns the length of the run of invalid bytes that s begins with.
 func invalidRun(s []byte) int {
 	i := 1
@@ -158,17 +182,4 @@ func invalidRun(s []byte) int {
 		i++
 	}
 	return i
-}
-
-// base64 writes s in standard base64 with padding and the closing quote; the
-// opening one stands already.
-func (t *Transcoder) base64(n int, s []byte) int {
-	size := base64.StdEncoding.EncodedLen(len(s))
-	if len(t.buf)-n < size+textSlack {
-		t.grow(n, size+textSlack)
-	}
-	base64.StdEncoding.Encode(t.buf[n:], s)
-	n += size
-	t.buf[n] = '"'
-	return n + 1
 }
