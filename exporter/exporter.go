@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"tetracast/internal/udp"
 	"tetracast/ledger"
 	"tetracast/metadata"
 )
@@ -35,6 +36,8 @@ const (
 type UDPExporter struct {
 	config Config
 	worker worker // belongs to the holder of the role
+
+	sndbufErrors *uint64 // of the network namespace at the start; nil: unknown
 
 	unresolved []*stream // without a socket when Run begins
 
@@ -95,6 +98,9 @@ func NewUDPExporter(config Config) (*UDPExporter, error) {
 		announce: config.Tetragon != nil,
 		wake:     make(chan struct{}, 1),
 		closing:  make(chan struct{}),
+	}
+	if n, err := udp.SndbufErrors(); err == nil {
+		e.sndbufErrors = &n
 	}
 	e.serving, e.endServing = context.WithCancel(context.Background())
 	for _, d := range config.Destinations {
@@ -300,6 +306,10 @@ func (e *UDPExporter) Account() ledger.Exporter {
 	}
 	for _, stage := range ledger.UpstreamStages() {
 		account.Upstream[stage] = nil
+	}
+	if now, err := udp.SndbufErrors(); err == nil && e.sndbufErrors != nil {
+		since := now - *e.sndbufErrors
+		account.Observed.SndbufErrors = &since
 	}
 	for i, s := range e.worker.streams {
 		c := &e.settled.streams[i]

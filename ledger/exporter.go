@@ -22,8 +22,18 @@ type Exporter struct {
 	// is unknown. It never enters the equation.
 	Upstream map[string]*uint64 `json:"upstream"`
 
+	Observed ExporterObserved `json:"observed"`
+
 	Closes  *bool    `json:"closes"`
 	Streams []Stream `json:"streams"`
+}
+
+// ExporterObserved holds figures of the kernel since the exporter began: beside
+// the account, never in it. Nil is unknown.
+type ExporterObserved struct {
+	// SndbufErrors counts what the network namespace could not send for want of
+	// buffers: datagrams, or messages of several segments, of all its sockets.
+	SndbufErrors *uint64 `json:"sndbuf_errors_netns"`
 }
 
 // Stream is the account of one destination.

@@ -12,7 +12,8 @@ func (e *Exporter) AppendText(dst []byte) []byte {
 		dst = fmt.Appendf(dst, "  stream %s to %s: sent %d, queued %d, dropped: %s; %d datagrams, %d bytes\n",
 			s.Stream, s.Destination, s.Sent, s.Queued, s.Dropped.String(), s.Datagrams, s.Bytes)
 	}
-	return fmt.Appendf(dst, "  subscription breaks %d, blind %d ms\n", e.SubscriptionBreaks, e.BlindMS)
+	return fmt.Appendf(dst, "  subscription breaks %d, blind %d ms; observed: the network namespace had no buffers for %s\n",
+		e.SubscriptionBreaks, e.BlindMS, figure(e.Observed.SndbufErrors))
 }
 
 // AppendText appends the account as lines for an operator, who reads from the

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +21,7 @@ import (
 	"tetracast/internal/corpus"
 	"tetracast/internal/replay"
 	"tetracast/internal/source"
+	"tetracast/internal/udp/impair"
 	"tetracast/ledger"
 )
 
@@ -307,5 +310,56 @@ func TestInheritedSocket(t *testing.T) {
 	out, err := cmd.Output()
 	if n := strings.Count(string(out), `{"process_exec":{"process":{"pid":`); err != nil || n != 10 {
 		t.Errorf("%d of 10 events, %v", n, err)
+	}
+}
+
+// TestImpaired: what a network that drops, duplicates, reorders and corrupts
+// makes of a run stands in the accounts: every datagram that passed is received,
+// as an event, as agent_init, or as undecodable.
+func TestImpaired(t *testing.T) {
+	folder := t.TempDir()
+	address := "unix://" + filepath.Join(folder, "tetragon.sock")
+	account := filepath.Join(folder, "export.json")
+	serve(t, address, replay.Config{EventsPerSecond: 2000})
+	collect := startCollect(t, "--exit-idle", "1s")
+	destination := netip.MustParseAddrPort(collect.address)
+	network, err := impair.New(destination, impair.Config{Seed: 1, Drop: 0.1, Duplicate: 0.1, Corrupt: 0.05, Reorder: 0.2, ReorderBy: 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	type outcome struct {
+		truth impair.Truth
+		err   error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		truth, err := network.Run(ctx)
+		done <- outcome{truth, err}
+	}()
+	export := run(t, "export", "--server-address", address, "--udp-destination", network.Addr().String(), "--reconnect=false", "--account", account)
+	export.wait(30 * time.Second)
+	cancel()
+	o := <-done
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	collect.wait(30 * time.Second)
+	exported, collected := readJSON[ledger.Exporter](t, account), readJSON[ledger.Collector](t, collect.account)
+	if err := errors.Join(exported.Check(), collected.Check()); err != nil {
+		t.Error(err)
+	}
+	if exported.Streams[0].Datagrams != o.truth.Received || collected.Datagrams != o.truth.Passed {
+		t.Errorf("sent %d, the network got %d and passed %d, received %d", exported.Streams[0].Datagrams, o.truth.Received, o.truth.Passed, collected.Datagrams)
+	}
+	if o.truth.Dropped == 0 || o.truth.Duplicated == 0 || o.truth.Corrupted == 0 || o.truth.Reordered == 0 {
+		t.Errorf("the network did too little: %+v", o.truth)
+	}
+	undecodable := collected.Undecodable.Total()
+	if agentInits := collected.Datagrams - collected.Received - undecodable; agentInits > 2 {
+		t.Errorf("received %d datagrams, but %d events and %d undecodable", collected.Datagrams, collected.Received, undecodable)
+	}
+	if undecodable > o.truth.Corrupted {
+		t.Errorf("%d undecodable, but only %d were corrupted", undecodable, o.truth.Corrupted)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -65,6 +66,49 @@ func chunks(all []byte, size int) func(func([]byte) bool) {
 			}
 			all = all[n:]
 		}
+	}
+}
+
+// TestNoSendmmsg: where the system call is forbidden, datagrams go one by one.
+func TestNoSendmmsg(t *testing.T) {
+	l, err := Listen("127.0.0.1:0", ListenOptions{ReceiveBufferBytes: 4 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	c, err := dial(l.LocalAddr(), Options{GSO: On}, forbidden{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	datagrams := numbered(100)
+	if sent, err := c.Send(datagrams); sent != 100 || err != nil {
+		t.Fatal(sent, err)
+	}
+	receiveAll(t, l, datagrams)
+}
+
+type forbidden struct{}
+
+func (forbidden) sendmmsg(int, []mmsghdr) (int, unix.Errno) { return 0, unix.ENOSYS }
+
+// TestNoDescriptors: a process that has none left gets an error that says so,
+// and nothing is leaked.
+func TestNoDescriptors(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := unix.Rlimit{Cur: 0, Max: limit.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Dial(netip.MustParseAddrPort("127.0.0.1:9"), Options{})
+	if restoreErr := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); restoreErr != nil {
+		t.Fatal(restoreErr)
+	}
+	if !errors.Is(err, unix.EMFILE) {
+		t.Errorf("without descriptors: %v", err)
 	}
 }
 

@@ -228,7 +228,11 @@ func (t *try) again(at int) bool {
 // failed decides what an error means for the message that it befell, which
 // begins with the datagram of index at. Nil: try again.
 func (c *Conn) failed(errno unix.Errno, rest [][]byte, retried *try, at int) *SendError {
-	if errno == unix.EINTR {
+	switch errno {
+	case unix.EINTR:
+		return nil
+	case unix.ENOSYS:
+		c.sys = single{}
 		return nil
 	}
 	class := classOf(errno)
@@ -314,6 +318,22 @@ type system interface {
 
 // kernel is the real thing.
 type kernel struct{}
+
+// single is a kernel, or a seccomp profile, without sendmmsg.
+type single struct{}
+
+func (single) sendmmsg(fd int, msgs []mmsghdr) (n int, errno unix.Errno) {
+	for i := range msgs {
+		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[i].hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if errno != 0 && i == 0 {
+			return 0, errno
+		}
+		if errno != 0 {
+			return i, 0 // as sendmmsg does; but this error comes again
+		}
+	}
+	return len(msgs), 0
+}
 
 func (kernel) sendmmsg(fd int, msgs []mmsghdr) (n int, errno unix.Errno) {
 	r, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)),
