@@ -17,7 +17,7 @@ import (
 //
 // Whether a look pays is learned for each site, a place in the descriptor that
 // pieces come from. Each found byte earns, each byte not found costs; a site
-// that has spent its balance sleeps, and is tried again for 1/32 of its bytes.
+// that has spent its balance sleeps, and is tried again for 1/64 of its bytes.
 // So a host that never repeats itself, or one who chooses the bytes to make us
 // believe so, pays for those trials only.
 type memo struct {
@@ -56,15 +56,17 @@ const (
 	minCache = 64 << 10
 	// firstSlots is how many slots a table begins with: what a short life needs.
 	firstSlots = 256
+	// firstRing is how many bytes the ring begins with.
+	firstRing = 32 << 10
 	// entryBytes is how much of the ring a slot stands for.
 	entryBytes = 512
 
 	// A found byte earns three times what one not found costs: hashing and storing
 	// take less than a quarter of the time of transcoding.
 	foundWeight = 3
-	trial       = 8 << 10 // balance after sleep
+	trial       = 4 << 10 // balance at the start and after sleep
 	longest     = 64 << 10
-	sleep       = 32 * trial
+	sleep       = 64 * trial
 )
 
 // CacheStats tells what the memo did since the transcoder was made. The zero
@@ -89,7 +91,7 @@ func newMemo(size, sites int) *memo {
 		size:  size - most*int(unsafe.Sizeof(slot{})),
 	}
 	for i := range c.sites {
-		c.sites[i].balance = 2 * trial
+		c.sites[i].balance = trial
 	}
 	return c
 }
@@ -176,7 +178,7 @@ func (c *memo) store(s slot, wire, json []byte) {
 		return
 	}
 	if len(c.ring) < c.size && c.head+uint64(size) > uint64(len(c.ring)) { // still in its first round
-		bigger := make([]byte, min(max(2*len(c.ring), minCache, int(c.head)+size), c.size))
+		bigger := make([]byte, min(max(2*len(c.ring), firstRing, int(c.head)+size), c.size))
 		copy(bigger, c.ring)
 		c.ring = bigger
 	}

@@ -106,33 +106,35 @@ func (t *Transcoder) timestamp(n int, seconds int64, nanos int32) int {
 	if seconds < minTimestamp || seconds > maxTimestamp || nanos < 0 || nanos > maxNanos {
 		return t.fail(faultRange)
 	}
-	day, second := seconds/daySeconds, seconds%daySeconds
-	if second < 0 {
-		day, second = day-1, second+daySeconds
+	c := &t.clocks[seconds&int64(len(t.clocks)-1)]
+	if c.second != seconds || c.text.bytes[0] == 0 {
+		c.set(seconds)
 	}
-	if day != t.day || t.date[0] == 0 {
-		t.setDay(day)
-	}
-	b := t.buf[n : n+32 : n+32]
-	*(*[12]byte)(b) = t.date
-	s := uint32(second)
-	h, m := s/3600, s/60%60
-	s %= 60
-	b[12], b[13], b[14] = pairs[h][0], pairs[h][1], ':'
-	b[15], b[16], b[17] = pairs[m][0], pairs[m][1], ':'
-	b[18], b[19] = pairs[s][0], pairs[s][1]
-	i := putNanos(b, 20, uint32(nanos))
-	b[i], b[i+1] = 'Z', '"'
-	return n + i + 2
+	storeBlock(t.buf, n, &c.text)
+	i := putNanos(t.buf, n+clockSize, uint32(nanos))
+	t.buf[i], t.buf[i+1] = 'Z', '"'
+	return i + 2
 }
 
-// setDay renders `"YYYY-MM-DDT` of a day since 1970-01-01.
+// clock is a rendered second: the times of an event are a few, and come again.
+type clock struct {
+	second int64
+	text   block // `"YYYY-MM-DDThh:mm:ss`, empty in a clock not used yet
+}
+
+const clockSize = len(`"YYYY-MM-DDThh:mm:ss`)
+
+// set renders a second since 1970-01-01.
 //
 // The calendar is that of Howard Hinnant's civil_from_days,
 // https://howardhinnant.github.io/date_algorithms.html; the range of a
 // Timestamp makes the days since 0000-03-01 positive.
-func (t *Transcoder) setDay(day int64) {
-	t.day = day
+func (c *clock) set(seconds int64) {
+	c.second = seconds
+	day, second := seconds/daySeconds, seconds%daySeconds
+	if second < 0 {
+		day, second = day-1, second+daySeconds
+	}
 	z := uint64(day + 719468)
 	era := z / 146097
 	doe := z % 146097
@@ -144,13 +146,14 @@ func (t *Transcoder) setDay(day int64) {
 	if month > 12 {
 		month, year = month-12, year+1
 	}
-	t.date[0] = '"'
-	putFixed(t.date[:], 1, year, 4)
-	t.date[5] = '-'
-	putFixed(t.date[:], 6, month, 2)
-	t.date[8] = '-'
-	putFixed(t.date[:], 9, doy-(153*mp+2)/5+1, 2)
-	t.date[11] = 'T'
+	b := c.text.bytes[:]
+	copy(b, `"YYYY-MM-DDThh:mm:ss`)
+	putFixed(b, 1, year, 4)
+	putFixed(b, 6, month, 2)
+	putFixed(b, 9, doy-(153*mp+2)/5+1, 2)
+	putFixed(b, 12, uint64(second/3600), 2)
+	putFixed(b, 15, uint64(second/60%60), 2)
+	putFixed(b, 18, uint64(second%60), 2)
 }
 
 // putNanos writes a fraction of a second with its point in 3, 6 or 9 digits,
@@ -159,9 +162,11 @@ func putNanos(b []byte, n int, nanos uint32) int {
 	if nanos == 0 {
 		return n
 	}
-	b[n] = '.'
-	b[n+1] = byte('0' + nanos/100000000)
-	putFixed(b, n+2, uint64(nanos%100000000), 8)
+	high, low := nanos/10000, nanos%10000 // so that no division waits for another
+	b[n], b[n+1] = '.', byte('0'+high/10000)
+	d, e, f, g := &pairs[high/100%100], &pairs[high%100], &pairs[low/100], &pairs[low%100]
+	b[n+2], b[n+3], b[n+4], b[n+5] = d[0], d[1], e[0], e[1]
+	b[n+6], b[n+7], b[n+8], b[n+9] = f[0], f[1], g[0], g[1]
 	switch {
 	case nanos%1000000 == 0:
 		return n + 4

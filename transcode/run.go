@@ -18,7 +18,7 @@ func (t *Transcoder) message(m *message, wire []byte, n int) int {
 		return t.fail(faultDepth)
 	}
 	start := n
-	if t.memo != nil && m.site != 0 {
+	if t.memo != nil && m.site != 0 && t.memo.sites[m.site].awake(len(wire)) {
 		n = t.pieces(m, wire, n)
 	} else {
 		n = t.fields(m, wire, n)
@@ -381,6 +381,17 @@ func (t *Transcoder) uint32Value(f *field, v []byte, n, key int) int {
 func (t *Transcoder) fastTimestamp(f *field, v []byte, n, key int) int {
 	var seconds, nanos uint64
 	i := 0
+	if len(v) >= 9 && v[0] == 1<<3|wireVarint { // the usual form, without a loop
+		var size int
+		seconds, size = uvarint8(load64(v, 1))
+		if size += 2; size <= 10 && size < len(v) && size >= len(v)-8 && v[size-1] == 2<<3|wireVarint {
+			nanos, i = uvarint8(load64(v, len(v)-8) >> (64 - 8*(len(v)-size)))
+			if size+i == len(v) {
+				return t.timestamp(key, int64(seconds), int32(nanos))
+			}
+		}
+		seconds, nanos, i = 0, 0, 0
+	}
 	if i < len(v) && v[i] == 1<<3|wireVarint {
 		seconds, i = uvarint(v, i+1)
 	}

@@ -320,7 +320,7 @@ func (g *generator) scalar(b []byte, fd protoreflect.FieldDescriptor) []byte {
 		return protowire.AppendFixed64(b, x)
 	case protoreflect.Int64Kind, protoreflect.Int32Kind:
 		if md := fd.Parent().FullName(); md == "google.protobuf.Timestamp" || md == "google.protobuf.Duration" {
-			times := []int64{0, 1, -1, 1700000000, -62135596800, 253402300799, 253402300800, 999999999, 1000, 120000000, -5}
+			times := []int64{math.MaxInt64, 1 << 56, 0, 1, -1, 1700000000, -62135596800, 253402300799, 253402300800, 999999999, 1000, 120000000, -5}
 			return protowire.AppendVarint(b, uint64(times[g.IntN(len(times))]))
 		}
 	}

@@ -68,8 +68,7 @@ type Transcoder struct {
 	joined      []byte       // sub-messages put together from several occurrences
 	tree        tree         // of the event that is being made smaller
 
-	day  int64    // what date shows, in days since 1970-01-01
-	date [12]byte // `"YYYY-MM-DDT`
+	clocks [8]clock // seconds rendered last, by their lowest bits
 }
 
 // NewTranscoder makes a transcoder for p. It allocates its memory as messages

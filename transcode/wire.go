@@ -1,5 +1,7 @@
 package transcode
 
+import "math/bits"
+
 // uvarint reads the varint at b[i:] and returns its value and where it ends;
 // the end is negative if it is cut off or does not fit 64 bits. It is not inlined
 // so that those are who call it.
@@ -23,6 +25,17 @@ func uvarint(b []byte, i int) (x uint64, end int) {
 		x |= uint64(c&0x7f) << shift
 	}
 	return 0, -1
+}
+
+// uvarint8 reads the varint that the lowest bytes of w hold and returns its value
+// and length, which is 9 or more if w does not hold all of it.
+func uvarint8(w uint64) (x uint64, size int) {
+	stop := ^w & highs
+	w &= stop ^ (stop - 1)
+	w = w&0x007f007f007f007f | w&0x7f007f007f007f00>>1
+	w = w&0x00003fff00003fff | w&0x3fff00003fff0000>>2
+	w = w&0x000000000fffffff | w&0x0fffffff00000000>>4
+	return w, bits.TrailingZeros64(stop)>>3 + 1
 }
 
 // uvarint1 is uvarint for the usual one byte, small enough to inline.
