@@ -85,6 +85,13 @@ type Destination struct {
 	// GSO is auto, on or off: whether runs of datagrams of one size go to the
 	// kernel as one message. Empty: auto.
 	GSO string
+	// ZeroCopy is auto, on or off: whether the kernel reads large messages from
+	// our memory instead of copying them. Empty: auto, which is off, because it
+	// was not measured to pay.
+	ZeroCopy string
+	// RotateSourcePort opens a new socket so often, so that a fleet's streams
+	// spread over the receiver's sockets anew. Zero: never.
+	RotateSourcePort time.Duration
 	// MaxBytesPerSecond and MaxDatagramsPerSecond bound the rate; events beyond
 	// it wait in the queue. Zero: no bound.
 	MaxBytesPerSecond, MaxDatagramsPerSecond int
@@ -142,8 +149,10 @@ func (d Destination) withDefaults() (Destination, error) {
 	if d.MaxDatagram < 0 || d.MaxDatagram > datagram.MaxPayload {
 		return d, fmt.Errorf("exporter: destination %q: datagrams of %d bytes, want 1 to %d", d.Address, d.MaxDatagram, datagram.MaxPayload)
 	}
-	if _, ok := switches[d.GSO]; !ok {
-		return d, fmt.Errorf("exporter: destination %q: GSO %q, want auto, on or off", d.Address, d.GSO)
+	for _, s := range []string{d.GSO, d.ZeroCopy} {
+		if _, ok := switches[s]; !ok {
+			return d, fmt.Errorf("exporter: destination %q: offload %q, want auto, on or off", d.Address, s)
+		}
 	}
 	if d.MaxBytesPerSecond < 0 || d.MaxDatagramsPerSecond < 0 {
 		return d, fmt.Errorf("exporter: destination %q: %d bytes and %d datagrams a second, want positive numbers", d.Address, d.MaxBytesPerSecond, d.MaxDatagramsPerSecond)

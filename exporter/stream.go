@@ -61,6 +61,7 @@ type stream struct {
 	announceDue time.Time      // when the next one is due; never until the first event or announceNow
 	nextAttempt time.Time      // before this no send is tried
 	awayWait    time.Duration
+	rotateNext  time.Time     // when the source port changes; zero: at the first look
 	trouble     chan struct{} // tells the resolver that a send failed; capacity 1
 	failed      time.Time     // the last failure of a destination that is down; zero: it is up
 	lost        throttle
@@ -86,6 +87,7 @@ func newStream(d Destination, cache *metadata.Cache, c Config) *stream {
 		interval:    c.MetadataInterval,
 		announceDue: never,
 		trouble:     make(chan struct{}, 1),
+		pending:     pendingBatch{pool: udp.Pool{MaxBytes: pendingBytes / 4}},
 		log:         c.Logger.With("udp_destination", d.Address),
 	}
 }
@@ -95,6 +97,7 @@ func (s *stream) dial(addr netip.AddrPort) (sender, error) {
 	conn, err := udp.Dial(addr, udp.Options{
 		SendBufferBytes:    s.UDPBufferSize,
 		GSO:                switches[s.GSO],
+		ZeroCopy:           switches[s.ZeroCopy],
 		BytesPerSecond:     s.MaxBytesPerSecond,
 		DatagramsPerSecond: s.MaxDatagramsPerSecond,
 	})
@@ -110,6 +113,25 @@ func (s *stream) use(conn sender) {
 		_ = s.conn.Close() // nothing is in it that the kernel has not taken
 	}
 	s.conn, s.nextAttempt, s.awayWait = conn, time.Time{}, 0
+}
+
+// inUse says whether the kernel still reads memory that was sent.
+func (s *stream) inUse() bool {
+	conn, ok := s.conn.(*udp.Conn)
+	return ok && conn.InUse()
+}
+
+// rotate gives the socket another source port when its time has come. The
+// stream then says again who it is, for a receiver may know it by its address.
+func (s *stream) rotate(now time.Time) {
+	conn, ok := s.conn.(*udp.Conn)
+	if s.RotateSourcePort <= 0 || !ok || now.Before(s.rotateNext) {
+		return
+	}
+	if !s.rotateNext.IsZero() && conn.Rotate() == nil && s.announced {
+		s.announceNow()
+	}
+	s.rotateNext = now.Add(s.RotateSourcePort)
 }
 
 // socketStats may be called by anybody who has the lock: the socket changes
@@ -189,11 +211,13 @@ func (s *stream) pack(event *datagram.Event) {
 // It never waits: what is not taken now is kept, in order, for nextAttempt.
 func (s *stream) flush(now time.Time) {
 	s.packer.Flush(&s.batch)
+	s.rotate(now)
 	if s.ready(now) && !now.Before(s.announceDue) {
 		s.announce(now)
 	}
 	if len(s.pending.Datagrams) > 0 && s.ready(now) {
-		s.pending.cut(s.trySend(&s.pending.Batch, now))
+		done := s.trySend(&s.pending.Batch, now)
+		s.pending.cut(done, !s.inUse())
 	}
 	done := 0
 	if len(s.pending.Datagrams) == 0 && s.ready(now) {
@@ -310,7 +334,7 @@ func (s *stream) lose(reason ledger.Reason, err error, bytes int) {
 // abandon counts what is still pending as lost for shutdown.
 func (s *stream) abandon() {
 	s.counts.dropped[ledger.Shutdown] += s.pending.events
-	s.pending = pendingBatch{}
+	s.pending.cut(len(s.pending.Datagrams), false)
 	s.counts.queued = 0
 }
 
@@ -319,30 +343,33 @@ type pendingBatch struct {
 	datagram.Batch
 	held   int    // bytes
 	events uint64 // events
+	pool   udp.Pool
 }
 
-// keep copies a datagram, or returns false if the bound is reached. An
-// agent_init is small, rare and always kept.
+// keep copies a datagram, or returns false if the bound is reached.
 func (p *pendingBatch) keep(d []byte, events int) bool {
-	if p.held+len(d) > pendingBytes && events > 0 {
+	if p.held+len(d) > pendingBytes {
 		return false
 	}
-	p.Add(append([]byte(nil), d...), events)
+	p.Add(append(p.pool.Get(len(d)), d...), events)
 	p.held += len(d)
 	p.events += uint64(events)
 	return true
 }
 
-// cut forgets n datagrams from the front.
-func (p *pendingBatch) cut(n int) {
+// cut forgets n datagrams from the front, and uses their memory again if it may.
+func (p *pendingBatch) cut(n int, reuse bool) {
 	for i := range n {
 		p.held -= len(p.Datagrams[i])
 		p.events -= uint64(p.Events[i])
+		if reuse {
+			p.pool.Put(p.Datagrams[i])
+		}
 	}
-	p.Datagrams, p.Events = p.Datagrams[n:], p.Events[n:]
-	if len(p.Datagrams) == 0 {
-		*p = pendingBatch{}
-	}
+	kept := copy(p.Datagrams, p.Datagrams[n:])
+	clear(p.Datagrams[kept:])
+	copy(p.Events, p.Events[n:])
+	p.Datagrams, p.Events = p.Datagrams[:kept], p.Events[:kept]
 }
 
 // throttle lets a log line through at most once a minute.

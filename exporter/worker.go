@@ -79,8 +79,8 @@ func (w *worker) finish(now time.Time) {
 	clear(w.events)
 	w.events = w.events[:0]
 	w.lines = w.lines[:0]
-	if cap(w.lines) > 4*linesBytes {
-		w.lines = nil // a giant event came by; do not keep its memory
+	if cap(w.lines) > 4*linesBytes || w.inUse() {
+		w.lines = nil // a giant event's memory is not kept, nor is what the kernel still reads
 	}
 }
 
@@ -89,6 +89,16 @@ func (w *worker) finish(now time.Time) {
 func (w *worker) ready(now time.Time) bool {
 	for _, s := range w.streams {
 		if s.ready(now) {
+			return true
+		}
+	}
+	return false
+}
+
+// inUse says whether a kernel still reads the lines.
+func (w *worker) inUse() bool {
+	for _, s := range w.streams {
+		if s.inUse() {
 			return true
 		}
 	}

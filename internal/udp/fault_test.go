@@ -23,7 +23,7 @@ type faulty struct {
 	onlyGSO bool // only messages of several segments fail
 }
 
-func (f *faulty) sendmmsg(_ int, msgs []mmsghdr) (n int, errno unix.Errno) {
+func (f *faulty) sendmmsg(_ int, msgs []mmsghdr, _ int) (n int, errno unix.Errno) {
 	for i := range msgs {
 		if i == f.perCall {
 			return i, 0
@@ -90,7 +90,7 @@ func TestNoSendmmsg(t *testing.T) {
 
 type forbidden struct{}
 
-func (forbidden) sendmmsg(int, []mmsghdr) (int, unix.Errno) { return 0, unix.ENOSYS }
+func (forbidden) sendmmsg(int, []mmsghdr, int) (int, unix.Errno) { return 0, unix.ENOSYS }
 
 // TestNoDescriptors: a process that has none left gets an error that says so,
 // and nothing is leaked.
@@ -202,7 +202,7 @@ func TestSegments(t *testing.T) {
 		kernel := &faulty{}
 		c := dialFaulty(t, kernel, Options{GSO: On})
 		datagrams := sized(sizes...)
-		messages, used := c.plan(datagrams)
+		messages, used, _ := c.plan(datagrams)
 		if messages != want || used != len(datagrams) {
 			t.Errorf("%v: %d messages of %d datagrams, want %d of %d", sizes, messages, used, want, len(datagrams))
 		}

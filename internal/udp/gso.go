@@ -29,17 +29,17 @@ func (s *segmentControl) init() {
 
 // plan makes messages of the datagrams, as many as one call carries: without
 // GSO one each, with it a run of one size, of which the last may be shorter. It
-// copies nothing: a run has an iovec for each datagram. It returns how many
-// messages and iovecs it used.
-func (c *Conn) plan(datagrams [][]byte) (messages, used int) {
+// copies nothing: a run has an iovec for each datagram, and datagrams that lie
+// back to back in memory share one. It returns how many messages, datagrams and
+// iovecs it used.
+func (c *Conn) plan(datagrams [][]byte) (messages, used, iovecs int) {
 	for messages < sendMessages && used < len(datagrams) && used < sendIovecs {
 		n := 1
 		if c.gso {
 			n = c.run(datagrams[used:min(len(datagrams), sendIovecs)])
 		}
 		hdr := &c.msgs[messages].hdr
-		hdr.Iov = &c.iovecs[used]
-		hdr.SetIovlen(n)
+		hdr.Iov = &c.iovecs[iovecs]
 		hdr.Control, hdr.Controllen = nil, 0
 		// A lone segment must not carry the control message: some paths lose such
 		// datagrams (reported for PPPoE).
@@ -49,15 +49,27 @@ func (c *Conn) plan(datagrams [][]byte) (messages, used int) {
 			hdr.Control = (*byte)(unsafe.Pointer(control))
 			hdr.SetControllen(unix.CmsgSpace(2))
 		}
-		for _, d := range datagrams[used : used+n] {
-			c.iovecs[used].Base = unsafe.SliceData(d)
-			c.iovecs[used].SetLen(len(d))
-			used++
+		first := iovecs
+		for i, d := range datagrams[used : used+n] {
+			if i > 0 && adjacent(datagrams[used+i-1], d) {
+				c.iovecs[iovecs-1].Len += uint64(len(d))
+				continue
+			}
+			c.iovecs[iovecs].Base = unsafe.SliceData(d)
+			c.iovecs[iovecs].SetLen(len(d))
+			iovecs++
 		}
+		hdr.SetIovlen(iovecs - first)
 		c.counts[messages] = n
+		used += n
 		messages++
 	}
-	return messages, used
+	return messages, used, iovecs
+}
+
+// adjacent says whether b begins where a ends.
+func adjacent(a, b []byte) bool {
+	return uintptr(unsafe.Pointer(unsafe.SliceData(a)))+uintptr(len(a)) == uintptr(unsafe.Pointer(unsafe.SliceData(b)))
 }
 
 // run returns how many datagrams from the front can be the segments of one

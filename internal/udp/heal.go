@@ -25,10 +25,29 @@ func (c *Conn) rebind(now time.Time) bool {
 	if err != nil {
 		return false // there is no other address yet
 	}
-	_ = unix.Close(c.fd)
-	c.use(fd)
+	c.replace(fd)
 	c.stats.rebinds.Add(1)
 	return true
+}
+
+// Rotate opens a new socket, with another source port. What the kernel has
+// taken through the old one is still sent.
+func (c *Conn) Rotate() error {
+	fd, err := c.open()
+	if err != nil {
+		return err
+	}
+	c.replace(fd)
+	return nil
+}
+
+// replace puts fd in the place of the socket.
+func (c *Conn) replace(fd int) {
+	_ = unix.Close(c.fd)
+	c.use(fd)
+	c.setZeroCopy(c.zero.on)
+	// Notices of the old socket will not come; its memory is left alone for good.
+	c.zero.outstanding, c.zero.held = 0, nil
 }
 
 // source returns the socket's own address.
@@ -63,9 +82,11 @@ func (c *Conn) drainErrors() {
 	var payload [1]byte
 	var control [256]byte
 	for range 256 { // a flood of ICMP must not keep us here
-		if _, _, _, _, err := unix.Recvmsg(c.fd, payload[:], control[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); err != nil {
+		_, n, _, _, err := unix.Recvmsg(c.fd, payload[:], control[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+		if err != nil {
 			return
 		}
+		c.zero.notice(control[:n])
 		c.stats.drained.Add(1)
 	}
 }

@@ -43,6 +43,10 @@ type Options struct {
 	// GSO puts runs of datagrams of one size, the last of them shorter perhaps,
 	// into one message (UDP_SEGMENT, Linux 4.18).
 	GSO Switch
+	// ZeroCopy has the kernel read large messages from the caller's memory
+	// (MSG_ZEROCOPY). Auto is off, as it does not pay; see zerocopy.go. With it,
+	// memory that was sent must stay as it is until InUse returns false.
+	ZeroCopy Switch
 	// DontFragment sets DF: a datagram above the path MTU is ErrTooLarge instead
 	// of being cut into IP fragments, of which a stranger can make any receiver
 	// lose all.
@@ -63,6 +67,7 @@ type Conn struct {
 	sys     system
 	fd      int
 	gso     bool
+	zero    zeroCopy
 	pace    bucket
 
 	// segmentMax is the largest segment that the path takes; a longer one in a
@@ -121,6 +126,7 @@ func dial(addr netip.AddrPort, options Options, sys system) (*Conn, error) {
 		return nil, err
 	}
 	c.use(fd)
+	c.setZeroCopy(options.ZeroCopy == On)
 	c.setGSO(options.GSO == On || options.GSO == Auto && gsoTrusted())
 	return c, nil
 }
@@ -194,9 +200,14 @@ func (c *Conn) Send(datagrams [][]byte) (sent int, err error) {
 
 // offer makes one system call for as many datagrams as it can carry.
 func (c *Conn) offer(datagrams [][]byte) (taken int, errno unix.Errno) {
-	messages, used := c.plan(datagrams)
+	messages, _, iovecs := c.plan(datagrams)
+	flags := unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+	lending := c.zero.on && pays(c.msgs[:messages])
+	if lending {
+		flags |= unix.MSG_ZEROCOPY
+	}
 	c.stats.calls.Add(1)
-	n, errno := c.sys.sendmmsg(c.fd, c.msgs[:messages])
+	n, errno := c.sys.sendmmsg(c.fd, c.msgs[:messages], flags)
 	for i := range n {
 		taken += c.counts[i]
 		if c.counts[i] > 1 {
@@ -204,7 +215,16 @@ func (c *Conn) offer(datagrams [][]byte) (taken int, errno unix.Errno) {
 			c.stats.gsoSegments.Add(uint64(c.counts[i]))
 		}
 	}
-	for i := range used {
+	if lending {
+		c.zero.lend(n, datagrams[:taken])
+		if errno == unix.ENOBUFS || errno == unix.EMSGSIZE {
+			// No room to keep account of pinned pages (net.core.optmem_max), or too
+			// many of them: the same again with a copy.
+			c.zero.on = false
+			errno = unix.EINTR
+		}
+	}
+	for i := range iovecs {
 		c.iovecs[i].Base = nil // the datagrams are not ours to keep alive
 	}
 	return taken, errno
@@ -312,8 +332,8 @@ func (c *Conn) Close() error {
 // system is the system calls that can fail in ways which this kernel will not
 // show; tests put the faults there.
 type system interface {
-	// sendmmsg is sendmmsg(2) without blocking. On an error n is 0.
-	sendmmsg(fd int, msgs []mmsghdr) (n int, errno unix.Errno)
+	// sendmmsg is sendmmsg(2). On an error n is 0.
+	sendmmsg(fd int, msgs []mmsghdr, flags int) (n int, errno unix.Errno)
 }
 
 // kernel is the real thing.
@@ -322,9 +342,9 @@ type kernel struct{}
 // single is a kernel, or a seccomp profile, without sendmmsg.
 type single struct{}
 
-func (single) sendmmsg(fd int, msgs []mmsghdr) (n int, errno unix.Errno) {
+func (single) sendmmsg(fd int, msgs []mmsghdr, flags int) (n int, errno unix.Errno) {
 	for i := range msgs {
-		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[i].hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[i].hdr)), uintptr(flags))
 		if errno != 0 && i == 0 {
 			return 0, errno
 		}
@@ -335,9 +355,8 @@ func (single) sendmmsg(fd int, msgs []mmsghdr) (n int, errno unix.Errno) {
 	return len(msgs), 0
 }
 
-func (kernel) sendmmsg(fd int, msgs []mmsghdr) (n int, errno unix.Errno) {
-	r, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)),
-		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+func (kernel) sendmmsg(fd int, msgs []mmsghdr, flags int) (n int, errno unix.Errno) {
+	r, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), uintptr(flags), 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
