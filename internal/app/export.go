@@ -26,8 +26,10 @@ type ExportConfig struct {
 	MaxDatagram      string   // bytes, or auto
 	UDPBufferSize    int      // bytes
 	GSO              string   // auto, on or off
-	MaxBytesRate     int      // bytes a second; 0: no bound
-	MaxDatagramRate  int      // datagrams a second; 0: no bound
+	ZeroCopy         string   // auto, on or off
+	RotateSourcePort time.Duration
+	MaxBytesRate     int // bytes a second; 0: no bound
+	MaxDatagramRate  int // datagrams a second; 0: no bound
 	QueueBytes       int
 	TranscodeCache   int           // bytes; 0: none
 	MetadataInterval time.Duration // 0: only at start and on change
@@ -51,6 +53,8 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.MaxDatagram, "max-datagram", "auto", "the most bytes of payload in a datagram, or auto: what the format allows")
 	flags.IntVar(&c.UDPBufferSize, "udp-buffer-size", exporter.DefaultUDPBufferSize, "socket send buffer to ask for (SO_SNDBUF), in bytes")
 	flags.StringVar(&c.GSO, "gso", "auto", "segmentation offload for runs of datagrams of one size: auto, on or off")
+	flags.StringVar(&c.ZeroCopy, "zerocopy", "auto", "have the kernel read large messages from our memory: auto, on or off; auto is off, for it was not measured to pay")
+	flags.DurationVar(&c.RotateSourcePort, "rotate-source-port", 0, "open a new socket so often; 0: never")
 	flags.IntVar(&c.MaxBytesRate, "max-bytes-per-second", 0, "the most bytes of payload a second to each destination; 0: no bound")
 	flags.IntVar(&c.MaxDatagramRate, "max-datagrams-per-second", 0, "the most datagrams a second to each destination; 0: no bound")
 	flags.IntVar(&c.QueueBytes, "queue-bytes", exporter.DefaultQueueBytes, "the most bytes of events that wait; what does not fit is dropped as queue_full")
@@ -187,6 +191,7 @@ func (c *ExportConfig) exporterConfig(log *slog.Logger, self *exporter.Self) (ex
 			return config, Usage(err, "a destination is [FORMAT://]HOST[:PORT], such as collector.example:7514")
 		}
 		d.MaxDatagram, d.UDPBufferSize, d.GSO = maxDatagram, c.UDPBufferSize, c.GSO
+		d.ZeroCopy, d.RotateSourcePort = c.ZeroCopy, c.RotateSourcePort
 		d.MaxBytesPerSecond, d.MaxDatagramsPerSecond = c.MaxBytesRate, c.MaxDatagramRate
 		config.Destinations = append(config.Destinations, d)
 	}
