@@ -104,6 +104,7 @@ func (f *field) number() uint32 { return f.tag >> 3 }
 // message is one message type.
 type message struct {
 	shape    shape
+	number   uint16   // of the type
 	site     uint16   // number for the memo of the fields beside processes, 0: not made of pieces
 	fields   []field  // fields[0] stands for every unknown field
 	byNumber []*field // for the numbers below its length
@@ -147,7 +148,7 @@ func (c *compiler) message(md protoreflect.MessageDescriptor) *message {
 	if m := c.messages[md.FullName()]; m != nil {
 		return m
 	}
-	m := &message{shape: shapeOf(md)}
+	m := &message{shape: shapeOf(md), number: uint16(len(c.messages))}
 	c.messages[md.FullName()] = m // before its fields, for types may be recursive
 	if m.shape == shapeUnsupported {
 		return m

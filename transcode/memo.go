@@ -21,45 +21,47 @@ import (
 // So a host that never repeats itself, or one who chooses the bytes to make us
 // believe so, pays for those trials only.
 type memo struct {
-	seed  maphash.Seed
-	sites []site
-	slots []slot // pairs of them share a hash's low bits
-	used  int    // slots filled since the table grew
-	most  int    // slots up to which the table grows
-	ring  []byte
-	size  int    // length up to which the ring grows before it begins anew
-	head  uint64 // bytes ever written, and skipped at the ring's end
-	stats CacheStats
+	seed   maphash.Seed
+	sites  []site
+	slots  []slot // pairs of them share a hash's low bits
+	used   int    // slots filled since the table grew
+	most   int    // slots up to which the table grows
+	blocks [][]byte
+	ring   int    // blocks up to which the store grows before it begins anew
+	head   uint64 // bytes ever written, and skipped at the ends of blocks
+	stats  CacheStats
 }
 
-// slot is one place of the table.
+// slot is one place of the table: 32 bytes, so that a pair is one cache line.
 type slot struct {
-	owner             *message // how the bytes are read; nil: empty
 	hash              uint64
 	at                uint64 // head when it was written
-	wire, json        uint32 // lengths in the ring, one behind the other
+	json              uint32 // length in the store, behind the wire bytes; 0: empty
+	wire              uint16 // length in the store
+	owner             uint16 // number of the message type, for it says how bytes are read
 	repaired, unknown uint32 // as in Info
 }
 
 // site is what the memo knows about one place that pieces come from.
 type site struct {
-	balance int32 // in bytes; at 0 it falls asleep
-	asleep  int32 // bytes to pass unlooked-at
+	balance int32  // in bytes; at 0 it falls asleep
+	asleep  int32  // bytes to pass unlooked-at
+	last    uint32 // slot found last, which is often the next one too
 }
 
 const (
 	// minMemo is the least size of a piece worth a look, in bytes.
 	minMemo = 48
 	// maxMemo is the most, so that the data of a system call is not kept.
-	maxMemo = 16 << 10
+	maxMemo = 8 << 10
 	// minCache is the least memory that is used at all.
-	minCache = 64 << 10
+	minCache = 4 * memoBlock
 	// firstSlots is how many slots a table begins with: what a short life needs.
-	firstSlots = 256
-	// firstRing is how many bytes the ring begins with.
-	firstRing = 32 << 10
-	// entryBytes is how much of the ring a slot stands for.
-	entryBytes = 512
+	firstSlots = 128
+	// slotBytes is how much memory of the store there is for each slot.
+	slotBytes = 512
+	// memoBlock is what the store grows by. No piece crosses its end.
+	memoBlock = 32 << 10
 
 	// A found byte earns three times what one not found costs: hashing and storing
 	// take less than a quarter of the time of transcoding.
@@ -82,13 +84,13 @@ func newMemo(size, sites int) *memo {
 	if size < minCache {
 		return nil
 	}
-	most := 1 << (bits.Len(uint(size/entryBytes)) - 1)
+	most := 1 << (bits.Len(uint(size/slotBytes)) - 1)
 	c := &memo{
 		seed:  maphash.MakeSeed(),
 		sites: make([]site, sites),
 		slots: make([]slot, min(firstSlots, most)),
 		most:  most,
-		size:  size - most*int(unsafe.Sizeof(slot{})),
+		ring:  (size - most*int(unsafe.Sizeof(slot{}))) / memoBlock,
 	}
 	for i := range c.sites {
 		c.sites[i].balance = trial
@@ -107,23 +109,35 @@ func (s *site) awake(size int) bool {
 	return true
 }
 
-// find returns the slot that holds the piece, or nil.
-func (c *memo) find(owner *message, hash uint64, wire []byte) *slot {
-	pair := hash & uint64(len(c.slots)-1) &^ 1
-	for k := range uint64(2) {
-		s := &c.slots[pair+k]
-		if s.hash == hash && s.owner == owner && int(s.wire) == len(wire) && c.head-s.at <= uint64(len(c.ring)) {
-			at := c.place(s)
-			if bytes.Equal(c.ring[at:at+len(wire)], wire) {
-				return s
+// find returns the JSON of the piece and its slot, or nil.
+func (c *memo) find(owner uint16, hash uint64, wire []byte) ([]byte, uint32) {
+	pair := uint32(hash) & uint32(len(c.slots)-1) &^ 1
+	for i := pair; i < pair+2; i++ {
+		if c.slots[i].hash == hash {
+			if json := c.json(&c.slots[i], owner, wire); json != nil {
+				return json, i
 			}
 		}
+	}
+	return nil, 0
+}
+
+// json returns the JSON that belongs to a slot if that holds the piece, or nil.
+func (c *memo) json(s *slot, owner uint16, wire []byte) []byte {
+	if int(s.wire) != len(wire) || s.owner != owner || s.json == 0 || c.head-s.at > uint64(c.ring-1)*memoBlock {
+		return nil
+	}
+	block, at := c.place(s.at)
+	if b := c.blocks[block][at:]; bytes.Equal(b[:len(wire)], wire) {
+		return b[len(wire) : len(wire)+int(s.json)]
 	}
 	return nil
 }
 
-// place returns where the bytes of a slot begin in the ring.
-func (c *memo) place(s *slot) int { return int(s.at % uint64(len(c.ring))) }
+// place returns the block and the place in it that head stood at.
+func (c *memo) place(head uint64) (block, at int) {
+	return int(head / memoBlock % uint64(c.ring)), int(head % memoBlock)
+}
 
 // piece writes a piece of a message at buf[n:] by the memo: the message in wire,
 // or, if run, the fields in wire of such a message, as message and fields do.
@@ -134,19 +148,23 @@ func (t *Transcoder) piece(m *message, number uint16, wire []byte, n int, run bo
 		return t.unmemoized(m, wire, n, run)
 	}
 	c.stats.Looks++
-	hash := maphash.Bytes(c.seed, wire)
-	if s := c.find(m, hash, wire); s != nil {
+	i := site.last
+	json, hash := c.json(&c.slots[i], m.number, wire), uint64(0)
+	if json == nil {
+		hash = maphash.Bytes(c.seed, wire)
+		json, i = c.find(m.number, hash, wire)
+	}
+	if json != nil {
+		site.last = i
 		site.balance = min(site.balance+foundWeight*int32(len(wire)), longest)
-		size := int(s.json)
-		if len(t.buf)-n < size+headroom {
-			t.grow(n, size+headroom)
+		if len(t.buf)-n < len(json)+headroom {
+			t.grow(n, len(json)+headroom)
 		}
-		t.info.Repaired += int(s.repaired)
-		t.info.Unknown += int(s.unknown)
+		t.info.Repaired += int(c.slots[i].repaired)
+		t.info.Unknown += int(c.slots[i].unknown)
 		c.stats.Found++
-		c.stats.Bytes += uint64(size)
-		at := c.place(s) + len(wire)
-		return n + copy(t.buf[n:], c.ring[at:at+size])
+		c.stats.Bytes += uint64(len(json))
+		return n + copy(t.buf[n:], json)
 	}
 	if site.balance -= int32(len(wire)); site.balance <= 0 {
 		site.asleep = sleep
@@ -155,7 +173,7 @@ func (t *Transcoder) piece(m *message, number uint16, wire []byte, n int, run bo
 	end := t.unmemoized(m, wire, n, run)
 	if end >= 0 {
 		c.store(slot{
-			owner:    m,
+			owner:    m.number,
 			hash:     hash,
 			repaired: uint32(t.info.Repaired - before.Repaired),
 			unknown:  uint32(t.info.Unknown - before.Unknown),
@@ -171,25 +189,22 @@ func (t *Transcoder) unmemoized(m *message, wire []byte, n int, run bool) int {
 	return t.message(m, wire, n)
 }
 
-// store puts a piece into the ring, and what says where it is into the table.
+// store puts a piece into the store, and what says where it is into the table.
 func (c *memo) store(s slot, wire, json []byte) {
 	size := len(wire) + len(json)
-	if size > c.size/8 {
+	if size > memoBlock {
 		return
 	}
-	if len(c.ring) < c.size && c.head+uint64(size) > uint64(len(c.ring)) { // still in its first round
-		bigger := make([]byte, min(max(2*len(c.ring), firstRing, int(c.head)+size), c.size))
-		copy(bigger, c.ring)
-		c.ring = bigger
+	if rest := memoBlock - c.head%memoBlock; rest < uint64(size) {
+		c.head += rest
 	}
-	at := int(c.head % uint64(len(c.ring)))
-	if rest := len(c.ring) - at; rest < size {
-		c.head += uint64(rest)
-		at = 0
+	block, at := c.place(c.head)
+	if block == len(c.blocks) { // still in its first round
+		c.blocks = append(c.blocks, make([]byte, memoBlock))
 	}
-	copy(c.ring[at:], wire)
-	copy(c.ring[at+len(wire):], json)
-	s.at, s.wire, s.json = c.head, uint32(len(wire)), uint32(len(json))
+	b := c.blocks[block][at:]
+	copy(b[copy(b, wire):], json)
+	s.at, s.wire, s.json = c.head, uint16(len(wire)), uint32(len(json))
 	c.head += uint64(size)
 	if c.used++; c.used > len(c.slots)/2 && len(c.slots) < c.most {
 		c.rehash()
@@ -199,8 +214,8 @@ func (c *memo) store(s slot, wire, json []byte) {
 
 // put fills the older slot of a pair.
 func (c *memo) put(s slot) {
-	pair := s.hash & uint64(len(c.slots)-1) &^ 1
-	if c.slots[pair].owner != nil && (c.slots[pair+1].owner == nil || c.slots[pair+1].at < c.slots[pair].at) {
+	pair := uint32(s.hash) & uint32(len(c.slots)-1) &^ 1
+	if c.slots[pair].json != 0 && (c.slots[pair+1].json == 0 || c.slots[pair+1].at < c.slots[pair].at) {
 		pair++
 	}
 	c.slots[pair] = s
@@ -212,7 +227,7 @@ func (c *memo) rehash() {
 	c.slots = make([]slot, min(4*len(old), c.most))
 	c.used = 0
 	for _, s := range old {
-		if s.owner != nil {
+		if s.json != 0 {
 			c.used++
 			c.put(s)
 		}

@@ -1,9 +1,9 @@
 package transcode
 
-// span is a part of a message's bytes that holds one field put off.
+// span is a part of a message's bytes that holds fields put off, in order.
 type span struct {
-	order    uint16
-	from, to int
+	first, last uint16 // order of the fields
+	from, to    int
 }
 
 // message writes the object of the message in wire at buf[n:], in the fast
@@ -425,14 +425,16 @@ func (t *Transcoder) fastMap(f *field, v, wire []byte, i, n int) (end, next int)
 // lateFields. It returns a negative number if the order is lost.
 func (t *Transcoder) putOff(f *field, lates, at, i int) int {
 	if k := len(t.late) - 1; k >= lates {
-		if l := &t.late[k]; l.order == f.order && f.list && l.to == at {
-			l.to = i
-			return i
-		} else if l.order >= f.order {
+		l := &t.late[k]
+		if l.last > f.order || l.last == f.order && !(f.list && l.to == at) {
 			return -1
 		}
+		if l.to == at {
+			l.last, l.to = f.order, i
+			return i
+		}
 	}
-	t.late = append(t.late, span{f.order, at, i})
+	t.late = append(t.late, span{f.order, f.order, at, i})
 	return i
 }
 
@@ -440,7 +442,7 @@ func (t *Transcoder) putOff(f *field, lates, at, i int) int {
 func (t *Transcoder) lateFields(m *message, wire []byte, n int, last uint16, lates int) int {
 	for k := lates; k < len(t.late) && n >= 0; k++ {
 		l := t.late[k]
-		if l.order <= last {
+		if l.first <= last {
 			return t.fail(faultOrder)
 		}
 		n = t.fields(m.late, wire[l.from:l.to], n)

@@ -24,7 +24,7 @@ const maxDepth = 100
 // Options of a [Transcoder]. The zero value is a working one.
 type Options struct {
 	// CacheBytes bounds the memory of the memo of rendered sub-messages, in
-	// bytes; 4 MiB serve a busy host. 0, and less than 64 KiB, switch it off.
+	// bytes; 4 MiB serve a busy host. 0, and less than 128 KiB, switch it off.
 	CacheBytes int
 	// Fallback is called for a message that cannot be transcoded, if not nil. It
 	// appends the JSON of the message to dst and returns the longer slice, in the
