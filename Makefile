@@ -1,5 +1,5 @@
 # What a developer types. .ci/run is what has to pass.
-.PHONY: check test race bench fuzz update
+.PHONY: check test race bench fuzz soak update
 
 check: ## everything that CI runs
 	.ci/run
@@ -13,6 +13,7 @@ race:
 bench: ## each room beside its rivals and its floor
 	go test -run xxx -bench . ./datagram ./metadata ./transcode ./internal/udp ./internal/source ./internal/collector
 	go test -run xxx -bench Export -benchtime 5x ./cmd/tetracast
+	go run ./cmd/tetracast bench udp
 
 FUZZTIME ?= 1m
 fuzz: ## every parser for FUZZTIME
@@ -22,6 +23,9 @@ fuzz: ## every parser for FUZZTIME
 	    go test -run xxx -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -parallel 2 $$package || exit 1; \
 	  done; \
 	done
+
+soak: ## ten minutes at 20,000 events a second, faults coming and going
+	TETRACAST_SOAK=10m go test ./cmd/tetracast -run TestSoak -v -timeout 15m
 
 update: ## write the golden files anew
 	go test ./cmd/tetracast ./internal/sink/compact -update

@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"tetracast/internal/udp"
@@ -36,6 +37,7 @@ type Config struct {
 // Truth is what a proxy did, in datagrams.
 type Truth struct {
 	Received   uint64
+	Missed     uint64 // dropped by the proxy's own socket, which was too slow for them
 	Dropped    uint64
 	Duplicated uint64
 	Corrupted  uint64
@@ -45,7 +47,7 @@ type Truth struct {
 
 // Proxy passes datagrams on to one address. Make one with [New], then Run it.
 type Proxy struct {
-	config Config
+	config atomic.Pointer[Config]
 	random *rand.Rand
 	in     *udp.Listener
 	out    *udp.Conn
@@ -74,8 +76,14 @@ func New(destination netip.AddrPort, config Config) (*Proxy, error) {
 		_ = in.Close()
 		return nil, fmt.Errorf("impair: %w", err)
 	}
-	return &Proxy{config: config, random: rand.New(rand.NewPCG(config.Seed, 0)), in: in, out: out}, nil
+	p := &Proxy{random: rand.New(rand.NewPCG(config.Seed, 0)), in: in, out: out}
+	p.Set(config)
+	return p, nil
 }
+
+// Set changes what happens to the datagrams from now on; the seed stays. It is
+// safe for concurrent use.
+func (p *Proxy) Set(config Config) { p.config.Store(&config) }
 
 // Addr returns the address to send to.
 func (p *Proxy) Addr() netip.AddrPort { return p.in.LocalAddr() }
@@ -98,6 +106,7 @@ func (p *Proxy) Run(ctx context.Context) (Truth, error) {
 			return p.truth, fmt.Errorf("impair: %w", err)
 		default:
 			if err := p.release(true); err != nil || ctx.Err() != nil {
+				p.truth.Missed = uint64(p.in.Dropped())
 				return p.truth, err
 			}
 		}
@@ -107,7 +116,7 @@ func (p *Proxy) Run(ctx context.Context) (Truth, error) {
 // pass decides what becomes of a datagram.
 func (p *Proxy) pass(payload []byte) error {
 	p.truth.Received++
-	c, fate := &p.config, p.random.Float64()
+	c, fate := p.config.Load(), p.random.Float64()
 	reorder := p.random.Float64() < c.Reorder
 	switch {
 	case fate < c.Drop:
