@@ -25,6 +25,13 @@ func TestMain(m *testing.M) {
 		beChild()
 		return
 	}
+	if what := os.Getenv(asCounted); what != "" {
+		if err := beCounted(what); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 

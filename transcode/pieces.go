@@ -1,5 +1,9 @@
 package transcode
 
+// idle is what it costs to look for runs where there are none, in bytes: it takes
+// 10 ns.
+const idle = 128
+
 // run is a part of a message that the memo takes as one piece: consecutive
 // fields.
 type run struct {
@@ -13,7 +17,7 @@ type run struct {
 // another. In recording a 0.71 of the processes, 0.99 of the parents and 0.78 of
 // the other runs came before; in b 0.68, 0.99, 0.67, and all lists of ancestors.
 func (t *Transcoder) pieces(m *message, wire []byte, n int) int {
-	last := uint16(0)
+	last, looked := uint16(0), false
 	for i := 0; i < len(wire) && n >= 0; {
 		r := m.run(wire, i)
 		if r.end < 0 {
@@ -26,11 +30,15 @@ func (t *Transcoder) pieces(m *message, wire []byte, n int) int {
 			last = r.last
 		}
 		if piece := wire[i:r.end]; r.site != 0 && len(piece) >= minMemo && len(piece) <= maxMemo {
+			looked = true
 			n = t.piece(m, r.site, piece, n, true)
 		} else {
 			n = t.fields(m, piece, n)
 		}
 		i = r.end
+	}
+	if !looked {
+		t.memo.sites[m.site].spend(idle)
 	}
 	return n
 }

@@ -1,0 +1,98 @@
+package exporter
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tetracast/internal/udp"
+	"tetracast/metadata"
+)
+
+// asCounted makes this test binary do one thing so many times, so that its
+// instructions can be counted: "announce N" or "bare N".
+const asCounted = "TETRACAST_TEST_COUNTED"
+
+// beCounted exports the cached agent_init by the whole path, or sends the same
+// bytes over a socket and nothing else.
+func beCounted(what string) error {
+	sink, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return err
+	}
+	address := sink.LocalAddr().(*net.UDPAddr).AddrPort()
+	e, err := NewUDPExporter(Config{Destinations: []Destination{{Address: address.String()}}, MetadataInterval: -1})
+	if err != nil {
+		return err
+	}
+	conn, err := udp.Dial(address, udp.Options{})
+	if err != nil {
+		return err
+	}
+	record, err := metadata.NewRecord(e.facts(e.config.Destinations[0]), nil)
+	if err != nil {
+		return err
+	}
+	line := [][]byte{record.Line()}
+	kind, count, _ := strings.Cut(what, " ")
+	n, err := strconv.Atoi(count)
+	for range n {
+		if err != nil {
+			return err
+		}
+		if kind == "bare" {
+			_, err = conn.Send(line)
+		} else {
+			err = e.SendMetadataEvent()
+		}
+	}
+	return err
+}
+
+// TestAnnounceInstructions: exporting the cached agent_init costs at most 300
+// instructions more than the bare send of its bytes. It counts with valgrind,
+// whose counts repeat whatever else the machine does, so it is a gate; it takes
+// some seconds, so make bench-gate asks for it.
+func TestAnnounceInstructions(t *testing.T) {
+	if os.Getenv("TETRACAST_GATE") == "" {
+		t.Skip("SKIPPED, NOT TESTED: make bench-gate counts instructions")
+	}
+	if _, err := exec.LookPath("valgrind"); err != nil {
+		t.Fatal("TETRACAST_GATE is set, but valgrind is not installed")
+	}
+	bare, announce := slope(t, "bare"), slope(t, "announce")
+	t.Logf("bare send %.0f instructions, whole path %.0f", bare, announce)
+	if announce > bare+300 {
+		t.Errorf("the whole path takes %.0f instructions, the bare send %.0f: want at most 300 more", announce, bare)
+	}
+}
+
+// slope returns the instructions of one more time.
+func slope(t *testing.T, kind string) float64 {
+	t.Helper()
+	const few, many = 2000, 6000
+	return float64(instructions(t, kind, many)-instructions(t, kind, few)) / (many - few)
+}
+
+var refs = regexp.MustCompile(`I\s+refs:\s+([\d,]+)`)
+
+func instructions(t *testing.T, kind string, n int) int64 {
+	t.Helper()
+	cmd := exec.Command("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null", os.Args[0])
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", asCounted, kind, n), "GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1")
+	out, err := cmd.CombinedOutput()
+	m := refs.FindSubmatch(out)
+	if err != nil || m == nil {
+		t.Fatalf("valgrind: %v\n%s", err, out)
+	}
+	count, err := strconv.ParseInt(strings.ReplaceAll(string(m[1]), ",", ""), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return count
+}
