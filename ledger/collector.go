@@ -18,6 +18,9 @@ type Collector struct {
 	Dropped   Drops  `json:"dropped"`   // received, then lost before the sink had them
 	Queued    uint64 `json:"queued"`    // received, waiting for the sink
 	Delivered uint64 `json:"delivered"` // the sink's write returned without error
+	// Overlap counts events that more than one collector received; 0 in the
+	// account of one collector.
+	Overlap uint64 `json:"overlap,omitempty"`
 
 	// Closes is nil while the end of a stream is not known.
 	Closes *bool   `json:"closes"`
@@ -49,9 +52,16 @@ type AgentStream struct {
 	Incomplete      *uint64 `json:"incomplete"`
 	Missing         *uint64 `json:"missing"`
 	RefusedBySender *uint64 `json:"refused_by_sender"`
-	Ended           string  `json:"ended"` // "goodbye" or "unknown"
+	// Unknown counts numbers that may have come shortly before the collector was
+	// killed.
+	Unknown *uint64 `json:"unknown"`
+	Ended   string  `json:"ended"` // "goodbye" or "unknown"
 	// Sender is the exporter's own account, as it last announced it.
 	Sender map[string]uint64 `json:"sender"`
+	// Numbers are the events' numbers that were received, and UnknownNumbers those
+	// that Unknown counts: what several collectors' accounts are united by.
+	Numbers        *Ranges `json:"numbers,omitempty"`
+	UnknownNumbers *Ranges `json:"unknown_numbers,omitempty"`
 }
 
 // Check returns nil if nothing between socket and sink is unaccounted for, and
@@ -68,20 +78,25 @@ func (c *Collector) Check() error {
 			if s.Announced == nil || s.Missing == nil || s.RefusedBySender == nil {
 				continue
 			}
-			if found := s.Received + *s.Missing + *s.RefusedBySender; *s.Announced != found {
-				return fmt.Errorf("ledger: stream %s: announced %d, but received %d + missing %d + refused by the sender %d = %d",
-					s.Stream, *s.Announced, s.Received, *s.Missing, *s.RefusedBySender, found)
+			var unknown uint64
+			if s.Unknown != nil {
+				unknown = *s.Unknown
+			}
+			if found := s.Received + *s.Missing + *s.RefusedBySender + unknown; *s.Announced != found {
+				return fmt.Errorf("ledger: stream %s: announced %d, but received %d + missing %d + refused by the sender %d + unknown %d = %d",
+					s.Stream, *s.Announced, s.Received, *s.Missing, *s.RefusedBySender, unknown, found)
 			}
 		}
 	}
-	if streams != c.Received {
-		return fmt.Errorf("ledger: received %d, but the agents' streams received %d", c.Received, streams)
+	if streams+c.Overlap != c.Received {
+		return fmt.Errorf("ledger: received %d, but the agents' streams received %d, and %d more than once", c.Received, streams, c.Overlap)
 	}
 	return nil
 }
 
 // Close sets Closes: false if [Collector.Check] fails, true if in addition
-// every stream said goodbye, and nil otherwise. It returns Check's error.
+// the first event and the goodbye of every stream came and nothing is unknown,
+// and nil otherwise. It returns Check's error.
 func (c *Collector) Close() error {
 	err := c.Check()
 	closes := err == nil
@@ -91,7 +106,8 @@ func (c *Collector) Close() error {
 	}
 	for _, a := range c.Agents {
 		for _, s := range a.Streams {
-			if s.Ended != EndedGoodbye {
+			if s.Ended != EndedGoodbye || s.Missing == nil || s.Unknown != nil && *s.Unknown > 0 ||
+				s.Numbers != nil && s.Received > 0 && !s.Numbers.Has(1) {
 				c.Closes = nil
 			}
 		}

@@ -127,5 +127,5 @@ func TestAccountShape(t *testing.T) {
 		`{"side":"collector","datagrams":0,"bytes":0,"undecodable_datagrams":{},"observed":{"socket_dropped":0},`+
 			`"received":0,"dropped":{},"queued":0,"delivered":0,"closes":null,`+
 			`"agents":[{"hostname":"h","restarts":0,"streams":[{"stream":"s","announced":null,"received":0,"duplicate":null,"late":null,"incomplete":null,"missing":null,`+
-			`"refused_by_sender":null,"ended":"unknown","sender":null}]}]}`)
+			`"refused_by_sender":null,"unknown":null,"ended":"unknown","sender":null}]}]}`)
 }

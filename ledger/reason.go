@@ -41,6 +41,13 @@ const (
 	// SinkFailed (collector): the sink returned an error.
 	SinkFailed
 
+	// UnknownDictionary (collector): the events were compressed with a dictionary
+	// that this collector does not have.
+	UnknownDictionary
+	// BrokenContent (collector): the datagram was whole, but what it holds is not
+	// what its header says.
+	BrokenContent
+
 	// Shutdown (both): still queued when the time to stop was over.
 	Shutdown
 
@@ -59,7 +66,11 @@ var reasonTexts = [numReasons]string{
 	SendFailed:      "send_failed",
 	SinkFull:        "sink_full",
 	SinkFailed:      "sink_failed",
-	Shutdown:        "shutdown",
+
+	UnknownDictionary: "unknown_dictionary",
+	BrokenContent:     "broken_content",
+
+	Shutdown: "shutdown",
 }
 
 // String returns the reason's fixed text, or "reason(N)" for an unknown one.
@@ -115,6 +126,25 @@ const (
 	// FaultNotEvent: one JSON object, but not an event of Tetragon nor of an
 	// agent.
 	FaultNotEvent
+	// FaultMalformed: begins like a frame, but its header is none.
+	FaultMalformed
+	// FaultVersion: a frame of a version, or with a flag, that this release does
+	// not know.
+	FaultVersion
+	// FaultChecksum: a frame that was damaged on the way.
+	FaultChecksum
+	// FaultForged: a sealed frame that was not made with our key, or was changed.
+	FaultForged
+	// FaultUnknownKey: a sealed frame that names a key this collector does not
+	// have.
+	FaultUnknownKey
+	// FaultUnsealed: not sealed, where a key is configured.
+	FaultUnsealed
+	// FaultSource: its sender's address is not among those allowed.
+	FaultSource
+	// FaultJump: a frame so far ahead of its stream that one alone is not
+	// believed, and none came that agrees.
+	FaultJump
 
 	numFaults
 )
@@ -125,6 +155,15 @@ var faultTexts = [numFaults]string{
 	FaultNotJSON:   "not_json",
 	FaultCutOff:    "cut_off",
 	FaultNotEvent:  "not_an_event",
+
+	FaultMalformed:  "malformed",
+	FaultVersion:    "unknown_version",
+	FaultChecksum:   "checksum",
+	FaultForged:     "forged",
+	FaultUnknownKey: "unknown_key",
+	FaultUnsealed:   "unsealed",
+	FaultSource:     "source_not_allowed",
+	FaultJump:       "number_too_far_ahead",
 }
 
 // String returns the fault's fixed text, or "fault(N)" for an unknown one.

@@ -1,0 +1,127 @@
+package ledger
+
+// Sums are what a sender has counted on one stream since its start, as each of
+// its datagrams repeats them.
+type Sums struct {
+	Seen     uint64 `json:"seen"`
+	Excluded uint64 `json:"excluded"`
+	Dropped  uint64 `json:"dropped"` // before they got a number
+	Refused  uint64 `json:"refused"` // numbered, but not taken by the sender's kernel
+}
+
+// grow takes over what is newer. The sums only grow, so the order in which
+// datagrams arrive does not matter.
+func (s *Sums) grow(other Sums) {
+	s.Seen = max(s.Seen, other.Seen)
+	s.Excluded = max(s.Excluded, other.Excluded)
+	s.Dropped = max(s.Dropped, other.Dropped)
+	s.Refused = max(s.Refused, other.Refused)
+}
+
+// Audit is what a collector knows of one stream whose events carry numbers. The
+// zero value knows nothing. It has one owner.
+//
+// Every number up to the highest one announced was received, or refused by the
+// sender, or is missing, or is unknown because this collector was killed when
+// it may have come:
+//
+//	announced = received + refused + missing + unknown
+type Audit struct {
+	Window   Window
+	Received Ranges
+	Unknown  Ranges
+	Sums     Sums
+	// Announced is the highest number that the sender is known to have given.
+	Announced  uint64
+	Duplicates uint64 // events that came again
+	LateEvents uint64 // events that came behind the window, which were not used
+	Incomplete uint64 // events of which fragments were lost: part of missing
+	Goodbye    bool   // Announced and Sums are final
+	// Blind: the collector was killed after it had noted Announced; what came
+	// until the first datagram after that is unknown.
+	Blind bool
+}
+
+// Announce notes what a datagram says of its sender: its sums, and that all
+// numbers up to last were given.
+func (a *Audit) Announce(last uint64, sums Sums) {
+	if a.Blind && last > a.Announced {
+		// The first datagram since: its own events are received after this call.
+		a.Unknown.Add(Range{First: a.Announced + 1, Last: last})
+		a.Blind = false
+	}
+	a.Announced = max(a.Announced, last)
+	a.Sums.grow(sums)
+}
+
+// Receive notes that the events numbered first to first+count-1 came, and
+// returns how many of them are new.
+func (a *Audit) Receive(first, count uint64) (added uint64) {
+	if count == 0 || first == 0 || first+count-1 < first {
+		return 0
+	}
+	added = a.Received.Add(Range{First: first, Last: first + count - 1})
+	a.Duplicates += count - added
+	return added
+}
+
+// Figures are what an audit comes to.
+type Figures struct {
+	Announced, Received, Refused, Missing, Unknown uint64
+}
+
+// Figures settles the holes: those that the sender's own refusals explain are
+// refused, the others missing. Between two batches of the sender the split is
+// provisional, since it announces a refusal only with the next batch.
+func (a *Audit) Figures() Figures {
+	f := Figures{Announced: max(a.Announced, a.Received.Last()), Received: a.Received.Count()}
+	for _, r := range a.Unknown.Runs {
+		f.Unknown += a.Received.Holes(r)
+	}
+	holes := f.Announced - f.Received - f.Unknown
+	f.Refused = min(a.Sums.Refused, holes)
+	f.Missing = holes - f.Refused
+	return f
+}
+
+// FromStart says whether the stream's first event came: if not, another
+// collector may have what is missing here.
+func (a *Audit) FromStart() bool { return a.Received.Has(1) }
+
+// Net is the audit of a stream whose events carry no numbers: what its sender
+// says it sent, held against what came. It is exact once the sender said
+// goodbye, where the network neither repeats nor corrupts.
+type Net struct {
+	Received  uint64 // events
+	announced uint64 // numbers given, at the last agent_stats
+	refused   uint64
+	then      uint64 // Received, at the last agent_stats
+	told      bool   // an agent_stats came
+	Goodbye   bool
+}
+
+// Announce notes an agent_stats. Announced events that arrive after it count as
+// missing until then.
+func (n *Net) Announce(stats *AgentStats) {
+	if n.told && stats.LastNumber < n.announced {
+		return // an old one that was overtaken
+	}
+	n.told, n.then = true, n.Received
+	n.announced, n.refused = stats.LastNumber, stats.Refused
+	n.Goodbye = n.Goodbye || stats.Goodbye
+}
+
+// Figures returns what the audit comes to, and false if the stream sent no
+// agent_stats, or if more came than was announced, as from a network that
+// repeats datagrams.
+func (n *Net) Figures() (Figures, bool) {
+	f := Figures{Announced: n.announced, Received: n.Received, Refused: n.refused}
+	if !n.Goodbye { // what came since was announced, too
+		f.Announced += n.Received - n.then
+	}
+	if !n.told || f.Announced < f.Received+f.Refused {
+		return Figures{}, false
+	}
+	f.Missing = f.Announced - f.Received - f.Refused
+	return f, true
+}

@@ -1,0 +1,181 @@
+package ledger
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// ErrNoUnion is returned by Merge for accounts whose numbers cannot be united,
+// because one has folded what another knows.
+var ErrNoUnion = errors.New("ledger: the numbers of a stream were folded and cannot be united")
+
+// Stream returns the audit's figures as a stream of an account, with the numbers
+// that [Merge] needs. The memory is the caller's.
+func (a *Audit) Stream(id string) AgentStream {
+	numbers, unknown := a.Received.Clone(), a.Unknown.Clone()
+	s := AgentStream{
+		Stream: id, Ended: EndedUnknown, Sender: senderOf(a.Sums), Numbers: &numbers, UnknownNumbers: &unknown,
+	}
+	duplicates, late, incomplete := a.Duplicates, a.LateEvents, a.Incomplete
+	s.Duplicate, s.Late, s.Incomplete = &duplicates, &late, &incomplete
+	if a.Goodbye {
+		s.Ended = EndedGoodbye
+	}
+	s.settle(a.Figures())
+	return s
+}
+
+func senderOf(s Sums) map[string]uint64 {
+	return map[string]uint64{"seen": s.Seen, "excluded": s.Excluded, "dropped": s.Dropped, "refused": s.Refused}
+}
+
+// settle states the figures.
+func (s *AgentStream) settle(f Figures) {
+	s.Announced, s.Received, s.Missing = &f.Announced, f.Received, &f.Missing
+	s.RefusedBySender, s.Unknown = &f.Refused, &f.Unknown
+}
+
+// Merge unites the accounts of several collectors that streams moved between: an
+// event is missing if none of them received it. Counts of datagrams, drops and
+// deliveries are sums; an event that several received counts once in its stream
+// and beside that in Overlap. Streams without numbers stand side by side.
+//
+// The error is ErrNoUnion, or says which account does not close by itself.
+func Merge(accounts ...Collector) (Collector, error) {
+	total := Collector{Side: "collector"}
+	u := union{agents: map[string]*Agent{}, at: map[string]*united{}}
+	for i := range accounts {
+		c := &accounts[i]
+		if err := c.Check(); err != nil {
+			return Collector{}, fmt.Errorf("ledger: account %d: %w", i+1, err)
+		}
+		total.Datagrams += c.Datagrams
+		total.Bytes += c.Bytes
+		total.Observed.SocketDropped += c.Observed.SocketDropped
+		total.Received += c.Received
+		total.Queued += c.Queued
+		total.Delivered += c.Delivered
+		total.Overlap += c.Overlap
+		for r, n := range c.Dropped {
+			total.Dropped[r] += n
+		}
+		for f, n := range c.Undecodable {
+			total.Undecodable[f] += n
+		}
+		for _, a := range c.Agents {
+			both, err := u.add(&a)
+			if err != nil {
+				return Collector{}, err
+			}
+			total.Overlap += both
+		}
+	}
+	total.Agents = u.all()
+	return total, total.Close()
+}
+
+// union gathers the agents and streams of several accounts.
+type union struct {
+	agents map[string]*Agent  // by hostname, without their streams
+	at     map[string]*united // numbered streams, by id
+	others []united           // streams without numbers
+}
+
+// united is a stream and whose it is.
+type united struct {
+	AgentStream
+	hostname string
+}
+
+// add adds an agent's streams, and returns how many of their events were there
+// before.
+func (u *union) add(a *Agent) (both uint64, err error) {
+	agent := u.agents[a.Hostname]
+	if agent == nil {
+		agent = &Agent{Hostname: a.Hostname}
+		u.agents[a.Hostname] = agent
+	}
+	agent.Restarts = max(agent.Restarts, a.Restarts)
+	for _, s := range a.Streams {
+		if s.Numbers == nil {
+			u.others = append(u.others, united{s, a.Hostname})
+			continue
+		}
+		there := u.at[s.Stream]
+		if there == nil {
+			numbers := s.Numbers.Clone()
+			s.Numbers = &numbers
+			u.at[s.Stream] = &united{s, a.Hostname}
+			continue
+		}
+		there.hostname = cmp.Or(there.hostname, a.Hostname) // one of them may not have seen agent_init
+		n, err := unite(&there.AgentStream, &s)
+		if err != nil {
+			return 0, fmt.Errorf("%w: stream %s", err, s.Stream)
+		}
+		both += n
+	}
+	return both, nil
+}
+
+// all returns the agents by name, each with its streams by id.
+func (u *union) all() []Agent {
+	streams := u.others
+	for _, s := range u.at {
+		streams = append(streams, *s)
+	}
+	for _, s := range streams {
+		a := u.agents[s.hostname]
+		a.Streams = append(a.Streams, s.AgentStream)
+	}
+	var all []Agent
+	for _, name := range slices.Sorted(maps.Keys(u.agents)) {
+		a := u.agents[name]
+		if len(a.Streams) == 0 {
+			continue // another collector knew whose they are
+		}
+		slices.SortFunc(a.Streams, func(x, y AgentStream) int { return cmp.Compare(x.Stream, y.Stream) })
+		all = append(all, *a)
+	}
+	return all
+}
+
+// unite adds s to t.
+func unite(t, s *AgentStream) (both uint64, err error) {
+	both, ok := t.Numbers.Union(s.Numbers)
+	if !ok {
+		return 0, ErrNoUnion
+	}
+	var unknown Ranges
+	for _, list := range []*Ranges{t.UnknownNumbers, s.UnknownNumbers} {
+		if list == nil {
+			continue
+		}
+		for _, r := range list.Runs {
+			unknown.Add(r)
+		}
+	}
+	audit := Audit{Received: *t.Numbers, Unknown: unknown, Announced: max(value(t.Announced), value(s.Announced))}
+	audit.Sums.Refused = max(t.Sender["refused"], s.Sender["refused"])
+	audit.Duplicates = value(t.Duplicate) + value(s.Duplicate)
+	audit.LateEvents = value(t.Late) + value(s.Late)
+	audit.Incomplete = value(t.Incomplete) + value(s.Incomplete)
+	audit.Goodbye = t.Ended == EndedGoodbye || s.Ended == EndedGoodbye
+	sender := t.Sender
+	if s.Sender["seen"] > t.Sender["seen"] {
+		sender = s.Sender
+	}
+	*t = audit.Stream(t.Stream)
+	t.Sender = sender
+	return both, nil
+}
+
+func value(n *uint64) uint64 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}

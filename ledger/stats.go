@@ -1,0 +1,69 @@
+package ledger
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// EventAgentStats is the value of an agent_stats' member "event".
+const EventAgentStats = "agent_stats"
+
+// AgentStats is a sender's account of one stream as an event of its own, so that
+// a collector that knows nothing but JSON can audit: between two of them it must
+// have received what the difference says. Its fields stand in the order in
+// which they are written. All figures are since the stream began.
+type AgentStats struct {
+	Timestamp          time.Time          `json:"@timestamp"`
+	Event              string             `json:"event"`  // EventAgentStats
+	Stream             string             `json:"stream"` // the stream id, 16 hexadecimal digits
+	Hostname           string             `json:"hostname"`
+	ClusterName        string             `json:"cluster_name"` // empty: Tetragon names none
+	StartedAt          time.Time          `json:"started_at"`
+	UptimeSeconds      uint64             `json:"uptime_seconds"`
+	Seen               uint64             `json:"seen"`
+	Excluded           uint64             `json:"excluded"`
+	Dropped            map[string]uint64  `json:"dropped"`     // by reason: at intake, and by this stream
+	Refused            uint64             `json:"refused"`     // the part of dropped that had a number already
+	LastNumber         uint64             `json:"last_number"` // so many events were given a number
+	Sent               uint64             `json:"sent"`
+	Datagrams          uint64             `json:"datagrams"`
+	Truncated          uint64             `json:"truncated"`
+	SubscriptionBreaks uint64             `json:"subscription_breaks"`
+	BlindMS            uint64             `json:"blind_ms"`
+	Upstream           map[string]*uint64 `json:"upstream"` // by stage; nil is unknown
+	// Goodbye: no event of the stream follows, and the figures are final.
+	Goodbye bool `json:"goodbye,omitempty"`
+}
+
+// AppendJSON appends the event as one JSON object without a newline.
+func (s *AgentStats) AppendJSON(dst []byte) []byte {
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic("ledger: BUG: " + err.Error()) // strings, integers and times of this era always marshal
+	}
+	return append(dst, text...)
+}
+
+// ReadAgentStats reads what AppendJSON wrote. Members that this release does not
+// know are left out.
+func ReadAgentStats(text []byte) (*AgentStats, error) {
+	s := new(AgentStats)
+	if err := json.Unmarshal(text, s); err != nil {
+		return nil, fmt.Errorf("ledger: reading agent_stats: %w", err)
+	}
+	if s.Event != EventAgentStats {
+		return nil, fmt.Errorf("ledger: reading agent_stats: the event is %q", s.Event)
+	}
+	return s, nil
+}
+
+// Sums returns the figures that frames carry, too.
+func (s *AgentStats) Sums() Sums {
+	sums := Sums{Seen: s.Seen, Excluded: s.Excluded, Refused: s.Refused}
+	for _, n := range s.Dropped {
+		sums.Dropped += n
+	}
+	sums.Dropped -= min(s.Refused, sums.Dropped)
+	return sums
+}
