@@ -48,6 +48,9 @@ const (
 	// what its header says.
 	BrokenContent
 
+	// Killed (exporter): in the queue of a process that was killed. Its successor
+	// counts it, from the counters that outlived the process.
+	Killed
 	// Shutdown (both): still queued when the time to stop was over.
 	Shutdown
 
@@ -70,6 +73,7 @@ var reasonTexts = [numReasons]string{
 	UnknownDictionary: "unknown_dictionary",
 	BrokenContent:     "broken_content",
 
+	Killed:   "killed",
 	Shutdown: "shutdown",
 }
 

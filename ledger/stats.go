@@ -34,6 +34,9 @@ type AgentStats struct {
 	Upstream           map[string]*uint64 `json:"upstream"` // by stage; nil is unknown
 	// Goodbye: no event of the stream follows, and the figures are final.
 	Goodbye bool `json:"goodbye,omitempty"`
+	// ReportedBy is set where a process reports for its predecessor, which was
+	// killed: the stream id under which it does so itself.
+	ReportedBy string `json:"reported_by,omitempty"`
 }
 
 // AppendJSON appends the event as one JSON object without a newline.
