@@ -24,6 +24,8 @@ const (
 	DefaultMetadataInterval = 10 * time.Minute // between two agent_init of a stream
 	DefaultDrainTimeout     = 700 * time.Millisecond
 
+	DefaultFlushInterval = 5 * time.Millisecond
+
 	DefaultTranscodeCacheBytes = 4 << 20
 )
 
@@ -47,6 +49,20 @@ type Config struct {
 	// take a tenth. Zero: DefaultMetadataInterval. Negative: only at the start
 	// and on change.
 	MetadataInterval time.Duration
+
+	// StatsInterval is the time between two agent_stats of a stream, give or take
+	// a tenth. Zero: 10 s in frames, 60 s in other formats. Negative: none, and no
+	// goodbye.
+	StatsInterval time.Duration
+	// Upstream is asked for what was lost before the exporter, for agent_stats.
+	// It is called on the event path and must not wait. Nil: unknown.
+	Upstream func() Upstream
+	// CountersFile is where the counters are kept for the process after this one,
+	// which tells the receivers if this one is killed. Empty: nowhere.
+	CountersFile string
+	// FlushInterval is the longest that an event waits for others to share its
+	// datagram, in formats that pack several. Zero: DefaultFlushInterval.
+	FlushInterval time.Duration
 
 	// QueueBytes bounds the events that wait, in bytes. When it is reached the
 	// newest event is dropped as queue_full. Zero: DefaultQueueBytes.
@@ -103,6 +119,7 @@ type Tetragon struct {
 	Version     string
 	BuildCommit string
 	BuildDate   string
+	ClusterName string // for agent_stats
 }
 
 // withDefaults returns the configuration with its zeros filled in, or all that
@@ -126,6 +143,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	setDefault(&c.QueueBytes, DefaultQueueBytes)
 	setDefault(&c.MetadataInterval, DefaultMetadataInterval)
+	setDefault(&c.FlushInterval, DefaultFlushInterval)
 	setDefault(&c.DrainTimeout, DefaultDrainTimeout)
 	setDefault(&c.TranscodeCacheBytes, DefaultTranscodeCacheBytes)
 	if c.Lookup == nil {

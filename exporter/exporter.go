@@ -41,22 +41,26 @@ type UDPExporter struct {
 
 	unresolved []*stream // without a socket when Run begins
 
-	mu       sync.Mutex // guards the fields below; taken once or twice a batch
-	holder   holder
-	lastTake time.Time // of quick
-	quickRow int       // of quick
-	parked   bool      // Run's goroutine has the role and waits for a destination
-	queue    queue
-	inHand   uint64 // events that the holder has taken and not settled
-	seen     uint64
-	excluded uint64
-	dropped  ledger.Drops // at intake
-	settled  workerCounts // the worker's counts at the last hand-over
-	closed   bool         // intake takes nothing any more
-	tetragon *Tetragon    // for the next agent_init; nil: not known yet
-	announce bool         // agent_init is wanted at the next hand-over, due or not
-	dialled  []dialled    // sockets for the streams that wait for one
-	repaired uint64       // events that Send had to repair
+	mu          sync.Mutex // guards the fields below; taken once or twice a batch
+	holder      holder
+	lastTake    time.Time // of quick
+	quickRow    int       // of quick
+	parked      bool      // Run's goroutine has the role and waits for a destination
+	queue       queue
+	inHand      uint64 // events that the holder has taken and not settled
+	seen        uint64
+	excluded    uint64
+	dropped     ledger.Drops // at intake
+	settled     workerCounts // the worker's counts at the last hand-over
+	closed      bool         // intake takes nothing any more
+	tetragon    *Tetragon    // for the next agent_init; nil: not known yet
+	announce    bool         // agent_init is wanted at the next hand-over, due or not
+	dialled     []dialled    // sockets for the streams that wait for one
+	clusterName string
+	repaired    uint64    // events that Send had to repair
+	armed       time.Time // when Run's goroutine looks for work without being told
+
+	page *ledger.Page // nil: none is kept
 
 	serving    context.Context // ends when intake is closed
 	endServing context.CancelFunc
@@ -105,7 +109,11 @@ func NewUDPExporter(config Config) (*UDPExporter, error) {
 	e.serving, e.endServing = context.WithCancel(context.Background())
 	for _, d := range config.Destinations {
 		cache := metadata.NewCache(func() metadata.Facts { return e.facts(d) }, config.RenderMetadata)
-		s := newStream(d, cache, config)
+		s, err := newStream(d, cache, config)
+		if err != nil {
+			_ = e.closeSockets()
+			return nil, err
+		}
 		e.worker.streams = append(e.worker.streams, s)
 		if addr, ok := literal(d.Address); ok {
 			s.conn, _ = s.dial(addr) // no route yet is no reason to fail: Run tries again
@@ -120,6 +128,9 @@ func NewUDPExporter(config Config) (*UDPExporter, error) {
 	}
 	e.worker.counts.streams = make([]streamCounts, len(e.worker.streams))
 	e.settled.streams = make([]streamCounts, len(e.worker.streams))
+	if config.CountersFile != "" {
+		e.openPage(config.CountersFile)
+	}
 	return e, nil
 }
 
@@ -172,6 +183,7 @@ func (e *UDPExporter) take(events [][]byte, f form) error {
 			e.dropped[ledger.QueueFull]++
 		}
 	}
+	e.storeIntake()
 	if e.parked && e.worker.ready(now) {
 		e.tell() // one destination is waited for, another could go on
 	}
@@ -195,6 +207,8 @@ func (e *UDPExporter) quick(now time.Time, events int) bool {
 // assume takes the role and what was left for its holder. Called with the lock.
 func (e *UDPExporter) assume(h holder) {
 	e.holder = h
+	e.worker.intake.seen, e.worker.intake.excluded, e.worker.intake.dropped = e.seen, e.excluded, e.dropped
+	e.worker.intake.clusterName = e.clusterName
 	for _, d := range e.dialled {
 		d.stream.use(d.conn)
 	}
@@ -214,7 +228,7 @@ func (e *UDPExporter) settle() {
 	defer e.mu.Unlock()
 	e.publish()
 	e.holder = nobody
-	if e.closed || e.queue.head != nil || e.worker.pending() || e.announce || len(e.dialled) > 0 {
+	if e.closed || e.queue.head != nil || e.worker.pending() || e.announce || len(e.dialled) > 0 || e.worker.again(false).Before(e.armed) {
 		e.delegate()
 	}
 }
@@ -242,6 +256,7 @@ func (e *UDPExporter) tell() {
 func (e *UDPExporter) publish() {
 	e.worker.snapshot(&e.settled)
 	e.inHand = 0
+	e.storePage()
 }
 
 // SetTetragon states what Tetragon the events come from. If that is news, a
@@ -250,6 +265,7 @@ func (e *UDPExporter) SetTetragon(t Tetragon) {
 	e.mu.Lock()
 	news := e.tetragon == nil || *e.tetragon != t
 	e.tetragon = &t
+	e.clusterName = t.ClusterName
 	e.mu.Unlock()
 	if !news {
 		return
@@ -321,6 +337,7 @@ func (e *UDPExporter) Account() ledger.Exporter {
 			Queued:      e.queue.events + e.inHand + c.queued,
 			Datagrams:   c.datagrams,
 			Bytes:       c.bytes,
+			Truncated:   c.truncated,
 		})
 	}
 	return account

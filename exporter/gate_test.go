@@ -26,7 +26,7 @@ func beCounted(what string) error {
 		return err
 	}
 	address := sink.LocalAddr().(*net.UDPAddr).AddrPort()
-	e, err := NewUDPExporter(Config{Destinations: []Destination{{Address: address.String()}}, MetadataInterval: -1})
+	e, err := NewUDPExporter(Config{Destinations: []Destination{{Address: address.String()}}, MetadataInterval: -1, StatsInterval: -1})
 	if err != nil {
 		return err
 	}

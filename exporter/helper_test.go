@@ -95,6 +95,9 @@ func (f *fakeSocket) events() (lines []string, agentInits int) {
 // newTestExporter returns an exporter whose destinations are fakes.
 func newTestExporter(t testing.TB, config Config, sockets ...*fakeSocket) *UDPExporter {
 	t.Helper()
+	if config.StatsInterval == 0 {
+		config.StatsInterval = -1 // most tests count datagrams
+	}
 	for i := range sockets {
 		config.Destinations = append(config.Destinations, Destination{Address: fmt.Sprintf("127.0.0.1:%d", 40000+i)})
 	}

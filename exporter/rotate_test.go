@@ -17,7 +17,7 @@ func TestRotateSourcePort(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }()
 	synctest.Test(t, func(t *testing.T) {
-		e, err := NewUDPExporter(Config{Destinations: []Destination{{Address: conn.LocalAddr().String(), RotateSourcePort: time.Minute, ZeroCopy: "on"}}})
+		e, err := NewUDPExporter(Config{Destinations: []Destination{{Address: conn.LocalAddr().String(), RotateSourcePort: time.Minute, ZeroCopy: "on"}}, StatsInterval: -1})
 		if err != nil {
 			t.Fatal(err)
 		}

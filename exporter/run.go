@@ -42,7 +42,8 @@ func (e *UDPExporter) untilDone(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		timer.Reset(time.Until(e.work(time.Time{})))
+		again := e.work(time.Time{})
+		timer.Reset(time.Until(again))
 		select {
 		case <-timer.C:
 		case <-e.wake:
@@ -57,6 +58,7 @@ func (e *UDPExporter) untilDone(ctx context.Context) {
 // drain closes the intake and sends what is queued, until the time is over.
 func (e *UDPExporter) drain() {
 	e.closeIntake()
+	e.worker.final = true
 	deadline := time.Now().Add(e.config.DrainTimeout)
 	timer := time.NewTimer(e.config.DrainTimeout)
 	defer timer.Stop()
@@ -64,11 +66,9 @@ func (e *UDPExporter) drain() {
 		again := e.work(deadline)
 		e.mu.Lock()
 		done := e.holder == nobody || e.holder == runner && !time.Now().Before(deadline)
-		if done {
-			e.abandon()
-		}
 		e.mu.Unlock()
 		if done {
+			e.end(deadline)
 			return
 		}
 		timer.Reset(min(time.Until(again), max(0, time.Until(deadline))))
@@ -87,9 +87,31 @@ func (e *UDPExporter) closeIntake() {
 	e.endServing()
 }
 
-// abandon counts what is still queued as lost. Called with the lock, when no
-// caller has the role.
+// end counts what is left as lost, and says goodbye.
+func (e *UDPExporter) end(deadline time.Time) {
+	e.mu.Lock()
+	e.drop()
+	e.assume(runner) // nobody else comes any more
+	e.mu.Unlock()
+	e.worker.sayGoodbye(func(d time.Duration) bool {
+		time.Sleep(d)
+		return time.Now().Before(deadline.Add(goodbyes * goodbyeSpacing))
+	})
+	e.mu.Lock()
+	e.publish()
+	e.holder = nobody
+	e.mu.Unlock()
+}
+
+// abandon ends the role for good. Called with the lock, when no caller has it.
 func (e *UDPExporter) abandon() {
+	e.drop()
+	e.publish()
+	e.holder = nobody
+}
+
+// drop counts what is still queued as lost. Called with the lock.
+func (e *UDPExporter) drop() {
 	for c := e.queue.pop(); c != nil; c = e.queue.pop() {
 		e.dropped[ledger.Shutdown] += uint64(len(c.items))
 		e.queue.release(c)
@@ -97,8 +119,6 @@ func (e *UDPExporter) abandon() {
 	for _, s := range e.worker.streams {
 		s.abandon()
 	}
-	e.publish()
-	e.holder = nobody
 }
 
 // work takes the role, if no caller has it, and does all that can be done now,
@@ -108,6 +128,7 @@ func (e *UDPExporter) work(deadline time.Time) (again time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.holder == caller {
+		e.armed = never
 		return never // it tells when it is done
 	}
 	e.parked = false
@@ -138,7 +159,8 @@ func (e *UDPExporter) work(deadline time.Time) (again time.Time) {
 			e.holder = nobody
 		}
 		e.parked = e.holder == runner
-		return e.worker.again(e.queue.head != nil)
+		e.armed = e.worker.again(e.queue.head != nil)
+		return e.armed
 	}
 }
 
@@ -182,6 +204,10 @@ func (e *UDPExporter) Close() error {
 
 func (e *UDPExporter) closeSockets() error {
 	var errs []error
+	if e.page != nil {
+		errs = append(errs, e.page.Close())
+		e.page = nil
+	}
 	for _, s := range e.worker.streams {
 		if s.conn != nil {
 			errs = append(errs, s.conn.Close())

@@ -3,6 +3,7 @@ package exporter
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -44,8 +45,10 @@ type sender interface {
 // whoever holds the worker role.
 type stream struct {
 	Destination
-	idText string // the stream id: 64 random bits as 16 hexadecimal digits
+	id     uint64 // the stream id: 64 random bits
+	idText string // as 16 hexadecimal digits
 	packer datagram.Packer
+	keeps  keeper // packer, if it keeps events for a datagram that later ones share; else nil
 	cache  *metadata.Cache
 	conn   sender // nil until the destination's name is resolved
 	log    *slog.Logger
@@ -54,6 +57,17 @@ type stream struct {
 	batch   datagram.Batch // what is being sent
 	pending pendingBatch   // what the destination did not take yet
 	counts  streamCounts
+
+	started       time.Time
+	upstream      func() Upstream // may be nil
+	extra         datagram.Batch  // agent_stats on its way
+	statsInterval time.Duration   // between two of them; negative: none
+	statsDue      time.Time       // when the next one is due; never until the first agent_init
+	saidGoodbye   bool
+	predecessors  []ledger.Counters // streams of a killed process, to report
+	reported      int               // how often the first of them was
+	flushInterval time.Duration     // how long the packer may keep an event
+	flushed       time.Time         // when it last kept none
 
 	record      datagram.Batch // agent_init on its way
 	interval    time.Duration  // between two of them; negative: only on change
@@ -71,25 +85,54 @@ type stream struct {
 // hand-over.
 type streamCounts struct {
 	dropped          ledger.Drops
+	refused          uint64 // events, the part of dropped that had a number
 	sent             uint64 // events
-	queued           uint64 // events in pending
+	queued           uint64 // events in pending and kept by the packer
+	truncated        uint64 // events
 	datagrams, bytes uint64
 }
 
-func newStream(d Destination, cache *metadata.Cache, c Config) *stream {
+// keeper is a packer that keeps events for a datagram that later ones share.
+type keeper interface {
+	Waiting() (events int)
+}
+
+func newStream(d Destination, cache *metadata.Cache, c Config) (*stream, error) {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand, Go 1.24)
-	return &stream{
-		Destination: d,
-		idText:      hex.EncodeToString(id[:]),
-		packer:      datagram.NewJSON(d.MaxDatagram),
-		cache:       cache,
-		interval:    c.MetadataInterval,
-		announceDue: never,
-		trouble:     make(chan struct{}, 1),
-		pending:     pendingBatch{pool: udp.Pool{MaxBytes: pendingBytes / 4}},
-		log:         c.Logger.With("udp_destination", d.Address),
+	s := &stream{
+		Destination:   d,
+		id:            binary.BigEndian.Uint64(id[:]),
+		cache:         cache,
+		started:       time.Now(),
+		interval:      c.MetadataInterval,
+		announceDue:   never,
+		statsInterval: c.StatsInterval,
+		statsDue:      never,
+		upstream:      c.Upstream,
+		flushInterval: c.FlushInterval,
+		trouble:       make(chan struct{}, 1),
+		pending:       pendingBatch{pool: udp.Pool{MaxBytes: pendingBytes / 4}},
+		log:           c.Logger.With("udp_destination", d.Address),
 	}
+	s.idText = streamIDText(s.id)
+	var err error
+	if s.packer, err = newPacker(s, d); err != nil {
+		return nil, err
+	}
+	s.keeps, _ = s.packer.(keeper)
+	if s.statsInterval == 0 {
+		s.statsInterval = statsInterval
+		if d.Format == "frame" {
+			s.statsInterval = frameStatsInterval
+		}
+	}
+	return s, nil
+}
+
+// streamIDText is a stream id as accounts and events write it.
+func streamIDText(id uint64) string {
+	return hex.EncodeToString(binary.BigEndian.AppendUint64(nil, id))
 }
 
 // dial opens the socket to an address of the destination.
@@ -208,9 +251,13 @@ func (s *stream) pack(event *datagram.Event) {
 }
 
 // flush sends what was packed, after what the destination did not take before.
-// It never waits: what is not taken now is kept, in order, for nextAttempt.
-func (s *stream) flush(now time.Time) {
-	s.packer.Flush(&s.batch)
+// It never waits: what is not taken now is kept, in order, for nextAttempt. A
+// packer may keep events until the flush interval is over, or until final.
+func (s *stream) flush(in *intake, now time.Time, final bool) {
+	if s.waiting() > 0 && (final || !now.Before(s.flushDue())) {
+		s.packer.Flush(&s.batch)
+		s.flushed = now
+	}
 	s.rotate(now)
 	if s.ready(now) && !now.Before(s.announceDue) {
 		s.announce(now)
@@ -225,11 +272,49 @@ func (s *stream) flush(now time.Time) {
 	}
 	for i := done; i < len(s.batch.Datagrams); i++ {
 		if !s.pending.keep(s.batch.Datagrams[i], s.batch.Events[i]) {
-			s.counts.dropped[ledger.DestinationFull] += uint64(s.batch.Events[i])
+			s.refuse(ledger.DestinationFull, s.batch.Events[i])
 		}
 	}
 	s.batch.Reset()
-	s.counts.queued = s.pending.events
+	s.tell(in, now)
+	s.counts.queued = s.pending.events + uint64(s.waiting())
+}
+
+// tell sends agent_stats if it is due and nothing waits before it.
+func (s *stream) tell(in *intake, now time.Time) {
+	if s.announced && s.statsDue == never && s.statsInterval > 0 {
+		s.statsDue = nextAnnounce(now, s.statsInterval)
+		if len(s.predecessors) > 0 {
+			s.statsDue = now
+		}
+	}
+	if now.Before(s.statsDue) || len(s.pending.Datagrams) > 0 || !s.ready(now) {
+		return
+	}
+	if len(s.predecessors) > 0 {
+		s.reportPredecessor(in, now)
+		return
+	}
+	s.sendStats(in, now, false)
+}
+
+// waiting returns how many events the packer keeps.
+func (s *stream) waiting() int {
+	if s.keeps == nil {
+		return 0
+	}
+	return s.keeps.Waiting()
+}
+
+// flushDue is when the packer must let go what it keeps. The first event after a
+// pause goes at once, so that a quiet stream needs no timer; those that follow it
+// closely share datagrams.
+func (s *stream) flushDue() time.Time { return s.flushed.Add(s.flushInterval) }
+
+// refuse counts numbered events that the kernel will not get.
+func (s *stream) refuse(reason ledger.Reason, events int) {
+	s.counts.dropped[reason] += uint64(events)
+	s.counts.refused += uint64(events)
 }
 
 // trySend hands the batch to the kernel and returns how many datagrams from
@@ -263,7 +348,7 @@ func (s *stream) trySend(b *datagram.Batch, now time.Time) (done int) {
 			return done
 		}
 		if done < len(b.Datagrams) {
-			s.counts.dropped[reason] += uint64(b.Events[done])
+			s.refuse(reason, b.Events[done])
 			done++
 		}
 	}
@@ -333,7 +418,7 @@ func (s *stream) lose(reason ledger.Reason, err error, bytes int) {
 
 // abandon counts what is still pending as lost for shutdown.
 func (s *stream) abandon() {
-	s.counts.dropped[ledger.Shutdown] += s.pending.events
+	s.refuse(ledger.Shutdown, int(s.pending.events)+s.waiting())
 	s.pending.cut(len(s.pending.Datagrams), false)
 	s.counts.queued = 0
 }

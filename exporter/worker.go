@@ -23,6 +23,8 @@ type worker struct {
 	streams    []*stream
 	lines      []byte // the JSON lines of the events at hand, back to back
 	events     []event
+	intake     intake         // as of the last time the role was taken
+	final      bool           // nothing may be kept for a later datagram: the end is near
 	packing    datagram.Event // here because what goes through an interface would be allocated
 	counts     workerCounts
 }
@@ -65,6 +67,9 @@ func (w *worker) add(bytes []byte, f form) {
 
 // finish packs and sends the events at hand, and agent_init where it is due.
 func (w *worker) finish(now time.Time) {
+	for _, s := range w.streams {
+		s.setSums(&w.intake)
+	}
 	start := 0
 	for i := range w.events {
 		w.packing = datagram.Event{Line: w.lines[start:w.events[i].end], Wire: w.events[i].wire}
@@ -74,7 +79,7 @@ func (w *worker) finish(now time.Time) {
 		}
 	}
 	for _, s := range w.streams {
-		s.flush(now)
+		s.flush(&w.intake, now, w.final)
 	}
 	clear(w.events)
 	w.events = w.events[:0]
@@ -108,7 +113,7 @@ func (w *worker) inUse() bool {
 // pending says whether a destination still has to take something.
 func (w *worker) pending() bool {
 	for _, s := range w.streams {
-		if len(s.pending.Datagrams) > 0 {
+		if len(s.pending.Datagrams) > 0 || w.final && s.waiting() > 0 {
 			return true
 		}
 	}
@@ -124,6 +129,12 @@ func (w *worker) again(queued bool) time.Time {
 			continue // its resolver will wake Run
 		}
 		due := s.announceDue
+		if s.statsDue.Before(due) {
+			due = s.statsDue
+		}
+		if s.waiting() > 0 && s.flushDue().Before(due) {
+			due = s.flushDue()
+		}
 		if queued || len(s.pending.Datagrams) > 0 {
 			due = s.nextAttempt
 		} else if due.Before(s.nextAttempt) {

@@ -201,6 +201,9 @@ func read(t testing.TB, c collecting, exportAccount string) (r result) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if strings.Contains(line[:min(len(line), 100)], `"event":"agent_stats"`) {
+			continue
+		}
 		if strings.HasPrefix(line, `{"@timestamp"`) {
 			r.agentInits = append(r.agentInits, line)
 			continue

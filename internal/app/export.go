@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
@@ -33,6 +34,9 @@ type ExportConfig struct {
 	QueueBytes       int
 	TranscodeCache   int           // bytes; 0: none
 	MetadataInterval time.Duration // 0: only at start and on change
+	StatsInterval    time.Duration // -1: what the format wants; 0: none
+	FlushInterval    time.Duration
+	StateDir         string // empty: none
 	AccountFile      string
 
 	ServerAddress     string
@@ -60,6 +64,9 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&c.QueueBytes, "queue-bytes", exporter.DefaultQueueBytes, "the most bytes of events that wait; what does not fit is dropped as queue_full")
 	flags.IntVar(&c.TranscodeCache, "transcode-cache", exporter.DefaultTranscodeCacheBytes, "memory for parts of events that repeat, in bytes; 0: none")
 	flags.DurationVar(&c.MetadataInterval, "metadata-interval", exporter.DefaultMetadataInterval, "time between two agent_init, give or take a tenth; 0: only at the start and on change")
+	flags.DurationVar(&c.StatsInterval, "stats-interval", -1, "time between two agent_stats, the account as an event, give or take a tenth; -1ns: 10s in frames, else 60s; 0: none, and no goodbye")
+	flags.DurationVar(&c.FlushInterval, "flush-interval", exporter.DefaultFlushInterval, "the longest that an event waits for others to share its datagram, in formats that pack several")
+	flags.StringVar(&c.StateDir, "state-dir", "", "folder for the counters that outlive a kill, so that the next process can tell the receivers; empty: none")
 	flags.StringVar(&c.AccountFile, "account", "", "write the account as JSON to this file at the end and on SIGUSR1")
 
 	flags.StringVar(&c.ServerAddress, "server-address", "", "Tetragon's gRPC address, unix:///path or host:port; empty: it is looked for")
@@ -94,8 +101,16 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 	if err != nil {
 		return err
 	}
-	out, err := exporter.NewUDPExporter(exporterConfig)
+	var out *exporter.UDPExporter
+	sourceConfig.Connected = func(t source.Tetragon) {
+		out.SetTetragon(exporter.Tetragon{Version: t.Version, BuildCommit: t.BuildCommit, BuildDate: t.BuildDate, ClusterName: t.Config["cluster-name"]})
+	}
+	in, err := source.New(sourceConfig)
 	if err != nil {
+		return Usage(err, "--server-address is unix:///path or host:port")
+	}
+	exporterConfig.Upstream = func() exporter.Upstream { return upstream(in) }
+	if out, err = exporter.NewUDPExporter(exporterConfig); err != nil {
 		return Usage(err, "a destination is [FORMAT://]HOST[:PORT], such as collector.example:7514")
 	}
 	defer func() { _ = out.Close() }()
@@ -103,13 +118,6 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 		if err := out.Resolve(ctx); err != nil {
 			return Failed(err, "without --fail-fast and --reconnect=false the name is tried until it resolves")
 		}
-	}
-	sourceConfig.Connected = func(t source.Tetragon) {
-		out.SetTetragon(exporter.Tetragon{Version: t.Version, BuildCommit: t.BuildCommit, BuildDate: t.BuildDate})
-	}
-	in, err := source.New(sourceConfig)
-	if err != nil {
-		return Usage(err, "--server-address is unix:///path or host:port")
 	}
 	account := func() ledger.Exporter { return exportAccount(out, in) }
 	err = pump(ctx, in, out, func(ctx context.Context) { accountOnSignal(ctx, c.AccountFile, account, log) })
@@ -144,6 +152,12 @@ func exportAccount(out *exporter.UDPExporter, in *source.Subscription) ledger.Ex
 	return account
 }
 
+// upstream is what the source counts, for agent_stats.
+func upstream(in *source.Subscription) exporter.Upstream {
+	stats := in.Stats()
+	return exporter.Upstream{Breaks: stats.Breaks, BlindTime: stats.BlindTime}
+}
+
 // finishExport writes the last account. One that does not close is an error.
 func finishExport(account ledger.Exporter, path string, streams Streams) error {
 	_, _ = streams.Err.Write(account.AppendText(nil))
@@ -174,6 +188,16 @@ func (c *ExportConfig) exporterConfig(log *slog.Logger, self *exporter.Self) (ex
 	}
 	if c.MetadataInterval <= 0 {
 		config.MetadataInterval = -1
+	}
+	switch {
+	case c.StatsInterval == 0:
+		config.StatsInterval = -1 // in the library zero means what the format wants
+	case c.StatsInterval > 0:
+		config.StatsInterval = c.StatsInterval
+	}
+	config.FlushInterval = c.FlushInterval
+	if c.StateDir != "" {
+		config.CountersFile = filepath.Join(c.StateDir, "export.counters")
 	}
 	if len(c.Destinations) == 0 {
 		return config, Usage(errors.New("app: no --udp-destination given"), "try: tetracast export --udp-destination 127.0.0.1:7514")

@@ -21,7 +21,7 @@ func announceTable(ctx context.Context, rounds int) (Table, error) {
 	}
 	defer func() { _ = sink.Close() }()
 	to := sink.LocalAddr().(*net.UDPAddr)
-	out, err := exporter.NewUDPExporter(exporter.Config{Destinations: []exporter.Destination{{Address: to.String()}}, MetadataInterval: -1})
+	out, err := exporter.NewUDPExporter(exporter.Config{Destinations: []exporter.Destination{{Address: to.String()}}, MetadataInterval: -1, StatsInterval: -1})
 	if err != nil {
 		return Table{}, err
 	}

@@ -43,7 +43,7 @@ func latency(ctx context.Context, w io.Writer) error {
 	for _, d := range []struct{ name, address string }{
 		{"receiver", open.LocalAddr().String()}, {"closed port", closedAddress}, {"no such name", "collector.invalid:7514"},
 	} {
-		out, err := exporter.NewUDPExporter(exporter.Config{Destinations: []exporter.Destination{{Address: d.address}}})
+		out, err := exporter.NewUDPExporter(exporter.Config{Destinations: []exporter.Destination{{Address: d.address}}, StatsInterval: -1})
 		if err != nil {
 			return err
 		}

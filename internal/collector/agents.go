@@ -2,20 +2,16 @@ package collector
 
 import (
 	"cmp"
-	"container/list"
 	"encoding/json"
 	"hash/maphash"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"tetracast/ledger"
 	"tetracast/metadata"
 )
-
-// maxStreams bounds the streams that are known at a time. At some 400 bytes
-// each that is less than 2 MiB, however many sources someone invents.
-const maxStreams = 4096
 
 // maxHostname bounds what is kept of a hostname, in bytes (POSIX
 // _POSIX_HOST_NAME_MAX; RFC 1123 allows as many).
@@ -25,27 +21,20 @@ const maxHostname = 255
 // no hostname.
 const evictedName = "(evicted)"
 
-// agents knows who sends. In formats without numbers a stream is its source
-// address and port, and belongs to the host that its last agent_init names.
-// It is guarded by the collector's lock.
+// agents knows who sends. A stream belongs to the host that its last agent_init,
+// or its first agent_stats, names. It is guarded by the collector's lock.
 type agents struct {
 	seed    maphash.Seed // of agent starts
 	records maphash.Seed // of records
-	limit   int
-	streams map[netip.AddrPort]*list.Element // of *stream
-	recent  list.List                        // the stream heard last is in front
-	hosts   map[string]*host                 // by name
-	evicted ledger.AgentStream
+
+	frames    *table             // streams with numbers
+	probation *table             // those of them that have yet to prove themselves
+	sources   *table             // addresses that send formats without numbers
+	ids       map[string]*stream // of sources, by the id that their agent_stats state
+
+	hosts map[string]*host // by name
 	// evictedRestarts are those of hosts whose last stream was evicted.
 	evictedRestarts uint64
-}
-
-// stream is what came from one source address.
-type stream struct {
-	source   netip.AddrPort
-	host     *host  // nil: no agent_init came
-	record   uint64 // digest of the last agent_init's bytes
-	received uint64
 }
 
 // host is one agent's machine.
@@ -56,42 +45,93 @@ type host struct {
 	streams  int
 }
 
-func newAgents(limit int) *agents {
+// newAgents returns agents that keep so many streams of each sort at the most.
+func newAgents(streams, probation, sources int) *agents {
 	return &agents{
-		seed:    maphash.MakeSeed(),
-		records: maphash.MakeSeed(),
-		limit:   limit,
-		streams: make(map[netip.AddrPort]*list.Element),
-		hosts:   make(map[string]*host),
-		evicted: ledger.AgentStream{Stream: "evicted", Ended: ledger.EndedUnknown},
+		seed:      maphash.MakeSeed(),
+		records:   maphash.MakeSeed(),
+		frames:    newTable(streams, "evicted"),
+		probation: newTable(probation, "evicted on probation"),
+		sources:   newTable(sources, "evicted"),
+		ids:       make(map[string]*stream),
+		hosts:     make(map[string]*host),
 	}
 }
 
-// stream returns the source's stream, which is new if nothing came from there
-// before or it was evicted since. It allocates only for a new one.
-func (a *agents) stream(source netip.AddrPort) *stream {
-	// Most datagrams follow another of the same source.
-	if front := a.recent.Front(); front != nil && front.Value.(*stream).source == source {
-		return front.Value.(*stream)
+// source returns the stream of an address that sends a format without numbers.
+// It allocates only for a new one.
+func (a *agents) source(addr netip.AddrPort, now time.Time) *stream {
+	key := streamKey{source: addr}
+	s := a.sources.find(key)
+	if s == nil {
+		if a.sources.full() {
+			a.evict(a.sources.oldest())
+		}
+		s = &stream{key: key}
+		a.sources.put(s)
 	}
-	if e, ok := a.streams[source]; ok {
-		a.recent.MoveToFront(e)
-		return e.Value.(*stream)
-	}
-	if len(a.streams) == a.limit {
-		a.evict()
-	}
-	s := &stream{source: source}
-	a.streams[source] = a.recent.PushFront(s)
+	s.heard = now
 	return s
 }
 
-// evict forgets the stream that was silent longest. What it received stays in
-// the account.
-func (a *agents) evict() {
-	s := a.recent.Remove(a.recent.Back()).(*stream)
-	delete(a.streams, s.source)
-	a.evicted.Received += s.received
+// frameStream returns the stream with the id. A new one that is not sealed is
+// on probation, and never takes the place of an established one.
+func (a *agents) frameStream(id uint64, sealed bool, now time.Time) *stream {
+	key := streamKey{id: id}
+	s := a.frames.find(key)
+	if s == nil {
+		s = a.probation.find(key)
+	}
+	if s == nil {
+		s = &stream{key: key, audit: new(ledger.Audit)}
+		switch {
+		case sealed && a.establish(s, true, now):
+		default:
+			if a.probation.full() {
+				a.evict(a.probation.oldest())
+			}
+			a.probation.put(s)
+		}
+	}
+	s.heard = now
+	return s
+}
+
+// consistent notes that the stream sent a frame that goes on where the others
+// were. After enough of them it is established.
+func (a *agents) consistent(s *stream, now time.Time) {
+	if s.frames < probationFrames {
+		s.frames++
+	}
+	if s.frames == probationFrames && s.table == a.probation {
+		a.establish(s, false, now)
+	}
+}
+
+// establish puts the stream among the established ones, if there is a place: a
+// free one, or that of one that has long been silent, or for a sealed stream
+// that of the one silent longest.
+func (a *agents) establish(s *stream, sealed bool, now time.Time) bool {
+	if a.frames.full() {
+		oldest := a.frames.oldest()
+		if !sealed && now.Sub(oldest.heard) < quietTime {
+			return false
+		}
+		a.evict(oldest)
+	}
+	if s.table != nil {
+		s.table.remove(s)
+	}
+	a.frames.put(s)
+	return true
+}
+
+// evict forgets the stream. What it counted stays in the account.
+func (a *agents) evict(s *stream) {
+	t := s.table
+	t.remove(s)
+	t.addEvicted(s.account())
+	delete(a.ids, s.id)
 	a.leave(s)
 }
 
@@ -127,45 +167,111 @@ func (a *agents) bind(s *stream, record []byte) {
 	// The unpacker has checked that this is JSON; a fact of another type than
 	// expected stays empty.
 	_ = json.Unmarshal(record, &facts)
-	name := cmp.Or(facts.Hostname[:min(len(facts.Hostname), maxHostname)], metadata.Unknown)
 	start := maphash.Comparable(a.seed, struct {
 		timestamp string
 		pid       int64
 	}{facts.Timestamp, facts.PID})
 
 	s.record = maphash.Bytes(a.records, record)
-	h := a.hosts[name]
-	switch {
-	case h == nil:
-		h = &host{name: strings.Clone(name), start: start}
-		a.hosts[h.name] = h
-	case h.start != start:
-		h.start = start
+	h := a.join(s, facts.Hostname)
+	if h.start != 0 && h.start != start {
 		h.restarts++
+	}
+	h.start = start
+}
+
+// join makes the stream one of the host of that name.
+func (a *agents) join(s *stream, hostname string) *host {
+	name := cmp.Or(hostname[:min(len(hostname), maxHostname)], metadata.Unknown)
+	h := a.hosts[name]
+	if h == nil {
+		h = &host{name: strings.Clone(name)}
+		a.hosts[h.name] = h
 	}
 	if s.host != h {
 		a.leave(s)
 		s.host = h
 		h.streams++
 	}
+	return h
 }
 
-// account returns the agents by name with their streams by address; those that
-// sent no agent_init come first, the evicted ones last.
+// stats reads an agent_stats that came in the stream, which may report for the
+// sender's predecessor. It returns whether that says something new: a goodbye is
+// said more than once.
+func (a *agents) stats(s *stream, text []byte) (news bool) {
+	stats, err := ledger.ReadAgentStats(text)
+	if err != nil {
+		return true // it is written as it is, but nothing can be learnt from it
+	}
+	about := s
+	if stats.ReportedBy != "" {
+		if about = a.byID(stats.Stream); about == nil || about.host == nil || about.host.name != stats.Hostname {
+			return true // nothing came of that stream, or it is not theirs to report on
+		}
+	} else if s.host == nil {
+		a.join(s, stats.Hostname) // its agent_init was lost
+	}
+	news = !about.ended() || !stats.Goodbye
+	about.sender = senderFigures(stats)
+	if about.audit != nil {
+		about.audit.Announce(stats.LastNumber, stats.Sums())
+		about.audit.Goodbye = about.audit.Goodbye || stats.Goodbye
+		return news
+	}
+	about.net.Announce(stats)
+	if about.id == "" && stats.Stream != "" {
+		about.id = strings.Clone(stats.Stream[:min(len(stats.Stream), 16)])
+		a.ids[about.id] = about
+	}
+	return news
+}
+
+// byID returns the stream of that id, as accounts write it, or nil.
+func (a *agents) byID(id string) *stream {
+	if s := a.ids[id]; s != nil {
+		return s
+	}
+	key, ok := parseStreamID(id)
+	if !ok {
+		return nil
+	}
+	if s := a.frames.find(streamKey{id: key}); s != nil {
+		return s
+	}
+	return a.probation.find(streamKey{id: key})
+}
+
+// senderFigures are what the account repeats of a sender's own.
+func senderFigures(s *ledger.AgentStats) map[string]uint64 {
+	sums := s.Sums()
+	return map[string]uint64{
+		"seen": sums.Seen, "excluded": sums.Excluded, "dropped": sums.Dropped, "refused": sums.Refused,
+		"sent": s.Sent, "datagrams": s.Datagrams, "truncated": s.Truncated,
+		"subscription_breaks": s.SubscriptionBreaks, "blind_ms": s.BlindMS,
+	}
+}
+
+// account returns the agents by name with their streams by id; those that sent
+// no agent_init come first, the evicted ones last.
 func (a *agents) account() []ledger.Agent {
 	byHost := map[*host]*ledger.Agent{}
-	for e := a.recent.Front(); e != nil; e = e.Next() {
-		s := e.Value.(*stream)
-		agent := byHost[s.host]
-		if agent == nil {
-			agent = &ledger.Agent{}
-			if s.host != nil {
-				agent.Hostname, agent.Restarts = s.host.name, s.host.restarts
+	evicted := ledger.Agent{Hostname: evictedName, Restarts: a.evictedRestarts}
+	for _, t := range []*table{a.frames, a.probation, a.sources} {
+		t.all(func(s *stream) {
+			agent := byHost[s.host]
+			if agent == nil {
+				agent = &ledger.Agent{}
+				if s.host != nil {
+					agent.Hostname, agent.Restarts = s.host.name, s.host.restarts
+				}
+				byHost[s.host] = agent
 			}
-			byHost[s.host] = agent
+			agent.Streams = append(agent.Streams, s.account())
+		})
+		if t.evicted.Received > 0 || t.evicted.Announced != nil {
+			evicted.Streams = append(evicted.Streams, t.evicted)
 		}
-		agent.Streams = append(agent.Streams, ledger.AgentStream{
-			Stream: s.source.String(), Received: s.received, Ended: ledger.EndedUnknown})
 	}
 	all := make([]ledger.Agent, 0, len(byHost)+1)
 	for _, agent := range byHost {
@@ -173,8 +279,8 @@ func (a *agents) account() []ledger.Agent {
 		all = append(all, *agent)
 	}
 	slices.SortFunc(all, func(x, y ledger.Agent) int { return strings.Compare(x.Hostname, y.Hostname) })
-	if a.evicted.Received > 0 || a.evictedRestarts > 0 {
-		all = append(all, ledger.Agent{Hostname: evictedName, Restarts: a.evictedRestarts, Streams: []ledger.AgentStream{a.evicted}})
+	if len(evicted.Streams) > 0 || evicted.Restarts > 0 {
+		all = append(all, evicted)
 	}
 	return all
 }

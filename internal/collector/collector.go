@@ -130,7 +130,7 @@ func newCollector(config Config, in ...receiver) *Collector {
 		wake:    make(chan struct{}, 1),
 		heard:   newHeard(config.ExitIdle),
 		account: ledger.Collector{Side: "collector"},
-		agents:  newAgents(maxStreams),
+		agents:  newAgents(maxStreams, maxProbation, maxSources),
 		queue:   queue{limit: config.QueueBytes},
 	}
 }

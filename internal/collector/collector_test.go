@@ -21,7 +21,6 @@ import (
 const (
 	event     = `{"process_exec":{"process":{"pid":1}}}`
 	eventLine = event + "\n"
-	stats     = `{"@timestamp":"2026-01-01T00:00:10Z","event":"agent_stats","hostname":"node-1","seen":3}`
 )
 
 func agentInit(hostname string, pid int, timestamp string) string {
@@ -239,9 +238,9 @@ func TestARecordIsWrittenOnceAndARestartCounted(t *testing.T) {
 		socket.send(agentB, other, event, event)
 		socket.send(restarted, second, event, second) // a new process has a new port
 		socket.send(agentA, first)                    // a late repeat is no restart
-		socket.send(netip.MustParseAddrPort("[2001:db8::1]:5"), stats, event)
+		socket.send(netip.MustParseAddrPort("[2001:db8::1]:5"), event)
 		a := end()
-		want := []string{first, event, other, event, event, second, event, stats, event}
+		want := []string{first, event, other, event, event, second, event, event}
 		if got := out.got(); strings.Join(got, "") != strings.Join(want, "\n")+"\n" {
 			t.Errorf("lines\n%s", strings.Join(got, ""))
 		}
@@ -265,7 +264,7 @@ func TestARecordIsWrittenOnceAndARestartCounted(t *testing.T) {
 func TestStreamsAreBoundedAndTheirEventsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, socket, end := start(t, Config{Sink: new(memory)})
-		sources := 3 * maxStreams
+		sources := 3 * maxSources
 		for i := range sources {
 			source := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1)
 			host := fmt.Sprintf("node-%d", i)
@@ -273,17 +272,17 @@ func TestStreamsAreBoundedAndTheirEventsKept(t *testing.T) {
 			socket.send(agentA, event) // never silent, never evicted
 		}
 		a := end()
-		if n := len(c.agents.streams); n != maxStreams {
-			t.Errorf("%d streams known, want %d", n, maxStreams)
+		if n := len(c.agents.sources.byKey); n != maxSources {
+			t.Errorf("%d streams known, want %d", n, maxSources)
 		}
-		if n := len(c.agents.hosts); n != maxStreams-1 {
-			t.Errorf("%d hosts known, want %d: those with a stream", n, maxStreams-1)
+		if n := len(c.agents.hosts); n != maxSources-1 {
+			t.Errorf("%d hosts known, want %d: those with a stream", n, maxSources-1)
 		}
 		if a.Received != uint64(2*sources) || a.Agents[0].Streams[0].Received != uint64(sources) {
 			t.Errorf("received %d, of it %d from the agent that always spoke", a.Received, a.Agents[0].Streams[0].Received)
 		}
 		last := a.Agents[len(a.Agents)-1]
-		if want := uint64(sources - maxStreams + 1); last.Hostname != evictedName || last.Streams[0].Received != want || last.Restarts != want {
+		if want := uint64(sources - maxSources + 1); last.Hostname != evictedName || last.Streams[0].Received != want || last.Restarts != want {
 			t.Errorf("evicted: %+v, want %d events and restarts", last, want)
 		}
 	})
@@ -301,7 +300,7 @@ func TestJunkIsCountedByFaultAndLoggedOnce(t *testing.T) {
 			socket.send(agentA, event)
 			synctest.Wait()
 		}
-		if n := len(c.agents.streams); n != 1 {
+		if n := len(c.agents.sources.byKey); n != 1 {
 			t.Errorf("junk made state: %d streams, want 1", n)
 		}
 		a := end()

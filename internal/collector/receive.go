@@ -117,6 +117,7 @@ func (c *Collector) drainSocket(in receiver, end time.Time) {
 // take unpacks the datagrams and queues their lines, all under one lock. It
 // returns the last datagram that could not be decoded, if there is one.
 func (c *Collector) take(packets []packet) (faulty *packet) {
+	now := time.Now()
 	c.mu.Lock()
 	wasEmpty := c.queue.empty()
 	for i := range packets {
@@ -125,7 +126,7 @@ func (c *Collector) take(packets []packet) (faulty *packet) {
 		c.account.Bytes += uint64(len(p.Payload))
 		err := errTruncated
 		if !p.Truncated {
-			err = c.unpack(c, p)
+			err = c.unpack(c, p, now)
 		}
 		if err != nil {
 			c.account.Undecodable[faultOf(err)]++

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"tetracast/datagram"
 	"tetracast/ledger"
@@ -13,7 +14,7 @@ import (
 // unpacker reads one datagram of a format and queues its lines. The error says
 // why the datagram cannot be decoded; nothing has changed then. It is called
 // with the collector's lock held.
-type unpacker func(*Collector, *packet) error
+type unpacker func(*Collector, *packet, time.Time) error
 
 // unpackers are the formats by name. "auto" tells a datagram's format from its
 // first bytes.
@@ -26,12 +27,12 @@ func formatNames() string {
 	return strings.Join(slices.Sorted(maps.Keys(unpackers)), ", ")
 }
 
-func (c *Collector) unpackJSON(p *packet) error {
+func (c *Collector) unpackJSON(p *packet, now time.Time) error {
 	payload, err := datagram.UnpackJSON(p.Payload)
 	if err != nil {
 		return err
 	}
-	s := c.agents.stream(p.Source)
+	s := c.agents.source(p.Source, now)
 	switch payload.Kind {
 	case datagram.KindAgentInit:
 		if c.agents.repeated(s, payload.JSON) {
@@ -42,9 +43,11 @@ func (c *Collector) unpackJSON(p *packet) error {
 			s.record = 0 // its next repeat is written
 		}
 	case datagram.KindAgentStats:
-		c.queue.put(payload.JSON, false)
+		if c.agents.stats(s, payload.JSON) {
+			c.queue.put(payload.JSON, false)
+		}
 	default:
-		s.received++
+		s.net.Received++
 		c.account.Received++
 		if !c.queue.put(payload.JSON, true) {
 			c.account.Dropped[ledger.SinkFull]++

@@ -1,0 +1,179 @@
+package exporter
+
+import (
+	"time"
+
+	"tetracast/datagram"
+	"tetracast/ledger"
+)
+
+// The times between two agent_stats of a stream: a frame carries the most
+// important figures anyway, and its collector settles holes by them.
+const (
+	frameStatsInterval = 10 * time.Second
+	statsInterval      = 60 * time.Second
+)
+
+// A goodbye is said so often, so far apart: what makes one datagram vanish seldom
+// lasts longer.
+const (
+	goodbyes       = 3
+	goodbyeSpacing = 20 * time.Millisecond
+)
+
+// Upstream is what an exporter cannot count itself, because it happened before
+// an event reached it.
+type Upstream struct {
+	Breaks    uint64             // of the subscription
+	BlindTime time.Duration      // without a subscription
+	Losses    map[string]*uint64 // by stage, as ledger.UpstreamStages names them; nil is unknown
+}
+
+// intake is what was counted, and learnt, before the streams.
+type intake struct {
+	seen, excluded uint64
+	dropped        ledger.Drops
+	clusterName    string
+}
+
+// statsPacker is a packer whose format has a place of its own for agent_stats.
+type statsPacker interface {
+	PackStats(b *datagram.Batch, stats []byte, goodbye bool)
+}
+
+// sums are the figures that each frame of the stream repeats.
+func (s *stream) sums(in *intake) datagram.Sums {
+	return datagram.Sums{
+		Seen:     in.seen,
+		Excluded: in.excluded,
+		Dropped:  in.dropped.Total() + s.counts.dropped.Total() - s.counts.refused,
+		Refused:  s.counts.refused,
+	}
+}
+
+// counters are the stream's own figures, without those of intake.
+func (s *stream) counters() ledger.Counters {
+	return ledger.Counters{
+		Stream: s.id, StartedAt: s.started, Dropped: s.counts.dropped, Refused: s.counts.refused,
+		LastNumber: s.number, Sent: s.counts.sent, Datagrams: s.counts.datagrams, Truncated: s.counts.truncated, Goodbye: s.saidGoodbye,
+	}
+}
+
+// withIntake completes a stream's counters.
+func withIntake(c ledger.Counters, seen, excluded uint64, dropped *ledger.Drops) ledger.Counters {
+	c.Seen, c.Excluded = seen, excluded
+	for reason, n := range dropped {
+		c.Dropped[reason] += n
+	}
+	return c
+}
+
+// statsOf makes an agent_stats of counters.
+func (s *stream) statsOf(c *ledger.Counters, in *intake, now time.Time) *ledger.AgentStats {
+	record, _, _ := s.cache.Get()
+	stats := &ledger.AgentStats{
+		Timestamp:     now.UTC(),
+		Event:         ledger.EventAgentStats,
+		Stream:        streamIDText(c.Stream),
+		Hostname:      record.Event().Hostname,
+		ClusterName:   in.clusterName,
+		StartedAt:     c.StartedAt.UTC(),
+		UptimeSeconds: uint64(max(0, now.Sub(c.StartedAt)/time.Second)),
+		Seen:          c.Seen,
+		Excluded:      c.Excluded,
+		Dropped:       map[string]uint64{},
+		Refused:       c.Refused,
+		LastNumber:    c.LastNumber,
+		Sent:          c.Sent,
+		Datagrams:     c.Datagrams,
+		Truncated:     c.Truncated,
+		Upstream:      map[string]*uint64{},
+		Goodbye:       c.Goodbye,
+	}
+	for reason, n := range c.Dropped {
+		if n > 0 {
+			stats.Dropped[ledger.Reason(reason).String()] = n
+		}
+	}
+	for _, stage := range ledger.UpstreamStages() {
+		stats.Upstream[stage] = nil
+	}
+	return stats
+}
+
+// sendStats sends the stream's agent_stats, ahead of all that waits. It returns
+// false if the destination does not take it now; it then stays due.
+func (s *stream) sendStats(in *intake, now time.Time, goodbye bool) bool {
+	c := withIntake(s.counters(), in.seen, in.excluded, &in.dropped)
+	c.Goodbye = goodbye
+	stats := s.statsOf(&c, in, now)
+	if s.upstream != nil {
+		up := s.upstream()
+		stats.SubscriptionBreaks, stats.BlindMS = up.Breaks, uint64(up.BlindTime.Milliseconds())
+		for stage, n := range up.Losses {
+			stats.Upstream[stage] = n
+		}
+	}
+	if s.trySendLine(append(stats.AppendJSON(nil), '\n'), now, goodbye) == 0 {
+		return false
+	}
+	s.statsDue = nextAnnounce(now, s.statsInterval)
+	s.saidGoodbye = s.saidGoodbye || goodbye
+	return true
+}
+
+// reportPredecessor tells what the killed process before this one had counted on
+// a stream to the same destination, as the goodbye that it could not say.
+func (s *stream) reportPredecessor(in *intake, now time.Time) {
+	for len(s.predecessors) > 0 {
+		c := &s.predecessors[0]
+		if dropped := c.Dropped.Total() + c.Excluded; c.Seen > dropped-c.Refused+c.LastNumber {
+			c.Dropped[ledger.Killed] = c.Seen - (dropped - c.Refused) - c.LastNumber
+		}
+		c.Goodbye = true
+		stats := s.statsOf(c, in, now)
+		stats.ReportedBy = s.idText
+		if s.trySendLine(append(stats.AppendJSON(nil), '\n'), now, false) == 0 {
+			return
+		}
+		if s.reported++; s.reported < goodbyes {
+			s.statsDue = now.Add(goodbyeSpacing)
+			return
+		}
+		s.predecessors, s.reported = s.predecessors[1:], 0
+		s.statsDue = nextAnnounce(now, s.statsInterval)
+	}
+}
+
+// trySendLine sends a line that is no event, and returns 0 if the destination
+// does not take it now.
+func (s *stream) trySendLine(line []byte, now time.Time, goodbye bool) (done int) {
+	if p, ok := s.packer.(statsPacker); ok {
+		p.PackStats(&s.extra, line, goodbye)
+	} else {
+		s.packer.PackRecord(&s.extra, line)
+	}
+	done = s.trySend(&s.extra, now)
+	s.extra.Reset()
+	return done
+}
+
+// sayGoodbye sends the last figures of each stream that sent anything, three
+// times. Called with the role, by Run's goroutine, when nothing is left to send.
+func (w *worker) sayGoodbye(wait func(time.Duration) bool) {
+	for i := range goodbyes {
+		if i > 0 && !wait(goodbyeSpacing) {
+			return
+		}
+		now, any := time.Now(), false
+		for _, s := range w.streams {
+			if s.statsInterval >= 0 && s.conn != nil && (s.announced || s.number > 0) {
+				s.sendStats(&w.intake, now, true)
+				any = true
+			}
+		}
+		if !any {
+			return
+		}
+	}
+}

@@ -1,0 +1,177 @@
+package collector
+
+import (
+	"container/list"
+	"encoding/binary"
+	"encoding/hex"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"tetracast/ledger"
+)
+
+// The bounds of what is kept about senders, however many someone invents. A
+// stream takes 1 KiB, and up to 32 KiB more if its network loses much.
+const (
+	maxStreams   = 4096 // that have proven consistent, or are sealed
+	maxProbation = 1024 // whose frames are not sealed and too few to trust
+	maxSources   = 4096 // addresses that send formats without numbers
+
+	// probationFrames is how many consistent frames it takes.
+	probationFrames = 8
+	// quietTime is how long an established stream must be silent until another one
+	// may take its place. A living agent sends its figures every ten seconds.
+	quietTime = 10 * time.Minute
+)
+
+// streamKey names a stream: by its id, or by the address it comes from where the
+// format carries none.
+type streamKey struct {
+	id     uint64
+	source netip.AddrPort
+}
+
+// stream is what came of one sender's stream to this collector.
+type stream struct {
+	key    streamKey
+	table  *table // the one it is in; nil: evicted, and its figures are in the totals
+	host   *host  // nil: no agent_init came
+	record uint64 // digest of the last agent_init's bytes
+
+	audit  *ledger.Audit // nil: its events carry no numbers
+	net    ledger.Net    // where they do not
+	id     string        // that its agent_stats states; empty: none came
+	sender map[string]uint64
+
+	frames int       // consistent ones, up to probationFrames
+	heard  time.Time // last
+	held   []byte    // a datagram too far ahead to be believed alone
+}
+
+// received returns the events that came, each once.
+func (s *stream) received() uint64 {
+	if s.audit != nil {
+		return s.audit.Received.Count()
+	}
+	return s.net.Received
+}
+
+// ended says whether the sender said goodbye.
+func (s *stream) ended() bool { return s.net.Goodbye || s.audit != nil && s.audit.Goodbye }
+
+// account returns the stream's part of the account.
+func (s *stream) account() ledger.AgentStream {
+	if s.audit != nil {
+		a := s.audit.Stream(streamID(s.key.id))
+		if s.sender != nil {
+			a.Sender = s.sender
+		}
+		return a
+	}
+	a := ledger.AgentStream{Stream: s.key.source.String(), Received: s.net.Received, Ended: ledger.EndedUnknown, Sender: s.sender}
+	if s.id != "" {
+		a.Stream = s.id
+	}
+	if f, ok := s.net.Figures(); ok {
+		a.Announced, a.Missing, a.RefusedBySender = &f.Announced, &f.Missing, &f.Refused
+	}
+	if s.net.Goodbye {
+		a.Ended = ledger.EndedGoodbye
+	}
+	return a
+}
+
+// streamID is a stream id as accounts write it.
+func streamID(id uint64) string {
+	return hex.EncodeToString(binary.BigEndian.AppendUint64(nil, id))
+}
+
+// table is a bounded set of streams. The one heard last is in front.
+type table struct {
+	limit   int
+	byKey   map[streamKey]*list.Element // of *stream
+	recent  list.List
+	evicted ledger.AgentStream // the sum of those that had to make room
+}
+
+func newTable(limit int, evicted string) *table {
+	return &table{
+		limit:   limit,
+		byKey:   make(map[streamKey]*list.Element),
+		evicted: ledger.AgentStream{Stream: evicted, Ended: ledger.EndedUnknown},
+	}
+}
+
+// find returns the stream, which is then the one heard last, or nil. It does not
+// allocate.
+func (t *table) find(key streamKey) *stream {
+	// Most datagrams follow another of the same stream.
+	if front := t.recent.Front(); front != nil && front.Value.(*stream).key == key {
+		return front.Value.(*stream)
+	}
+	e, ok := t.byKey[key]
+	if !ok {
+		return nil
+	}
+	t.recent.MoveToFront(e)
+	return e.Value.(*stream)
+}
+
+// full says whether another stream would need the place of one.
+func (t *table) full() bool { return len(t.byKey) >= t.limit }
+
+// oldest returns the stream that was silent longest, or nil.
+func (t *table) oldest() *stream {
+	if e := t.recent.Back(); e != nil {
+		return e.Value.(*stream)
+	}
+	return nil
+}
+
+// put adds a stream that is in no table. The caller has made room.
+func (t *table) put(s *stream) {
+	s.table = t
+	t.byKey[s.key] = t.recent.PushFront(s)
+}
+
+// remove takes the stream out.
+func (t *table) remove(s *stream) {
+	t.recent.Remove(t.byKey[s.key])
+	delete(t.byKey, s.key)
+	s.table = nil
+}
+
+// all calls f for each stream, the one heard last first.
+func (t *table) all(f func(*stream)) {
+	for e := t.recent.Front(); e != nil; e = e.Next() {
+		f(e.Value.(*stream))
+	}
+}
+
+// addEvicted adds the figures of a stream that had to make room to the totals.
+// All streams of a table carry numbers, or none do.
+func (t *table) addEvicted(a ledger.AgentStream) {
+	t.evicted.Received += a.Received
+	if t.evicted.Announced == nil && a.Numbers != nil {
+		zero := new(ledger.Audit).Stream(t.evicted.Stream)
+		zero.Received, zero.Numbers, zero.UnknownNumbers, zero.Sender = t.evicted.Received, nil, nil, nil
+		t.evicted = zero
+	}
+	if t.evicted.Announced == nil || a.Announced == nil {
+		return
+	}
+	*t.evicted.Announced += *a.Announced
+	*t.evicted.Missing += *a.Missing
+	*t.evicted.RefusedBySender += *a.RefusedBySender
+	*t.evicted.Unknown += *a.Unknown
+	*t.evicted.Duplicate += *a.Duplicate
+	*t.evicted.Late += *a.Late
+	*t.evicted.Incomplete += *a.Incomplete
+}
+
+// parseStreamID reads what streamID wrote.
+func parseStreamID(text string) (uint64, bool) {
+	id, err := strconv.ParseUint(text, 16, 64)
+	return id, err == nil && len(text) == 16
+}
