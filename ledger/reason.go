@@ -44,9 +44,11 @@ const (
 	// UnknownDictionary (collector): the events were compressed with a dictionary
 	// that this collector does not have.
 	UnknownDictionary
-	// BrokenContent (collector): the datagram was whole, but what it holds is not
-	// what its header says.
-	BrokenContent
+	// Broken (collector): the datagram was whole, but what it holds is not what its
+	// header says.
+	Broken
+	// TooLong (collector): longer than the collector's limits allow.
+	TooLong
 
 	// Killed (exporter): in the queue of a process that was killed. Its successor
 	// counts it, from the counters that outlived the process.
@@ -71,7 +73,8 @@ var reasonTexts = [numReasons]string{
 	SinkFailed:      "sink_failed",
 
 	UnknownDictionary: "unknown_dictionary",
-	BrokenContent:     "broken_content",
+	Broken:            "broken",
+	TooLong:           "too_long",
 
 	Killed:   "killed",
 	Shutdown: "shutdown",
@@ -130,20 +133,19 @@ const (
 	// FaultNotEvent: one JSON object, but not an event of Tetragon nor of an
 	// agent.
 	FaultNotEvent
-	// FaultMalformed: begins like a frame, but its header is none.
-	FaultMalformed
-	// FaultVersion: a frame of a version, or with a flag, that this release does
-	// not know.
+	// FaultVersion: a frame of a version that this release does not know.
 	FaultVersion
-	// FaultChecksum: a frame that was damaged on the way.
-	FaultChecksum
-	// FaultForged: a sealed frame that was not made with our key, or was changed.
-	FaultForged
-	// FaultUnknownKey: a sealed frame that names a key this collector does not
-	// have.
-	FaultUnknownKey
+	// FaultFlag: a frame with a flag, a kind or a compression that it does not know.
+	FaultFlag
+	// FaultHeader: a frame whose header contradicts itself.
+	FaultHeader
 	// FaultUnsealed: not sealed, where a key is configured.
 	FaultUnsealed
+	// FaultUnknownKey: sealed with a key that this collector does not have.
+	FaultUnknownKey
+	// FaultCheck: a frame that was damaged on the way or, if sealed, perhaps
+	// forged.
+	FaultCheck
 	// FaultSource: its sender's address is not among those allowed.
 	FaultSource
 	// FaultJump: a frame so far ahead of its stream that one alone is not
@@ -160,12 +162,12 @@ var faultTexts = [numFaults]string{
 	FaultCutOff:    "cut_off",
 	FaultNotEvent:  "not_an_event",
 
-	FaultMalformed:  "malformed",
 	FaultVersion:    "unknown_version",
-	FaultChecksum:   "checksum",
-	FaultForged:     "forged",
+	FaultFlag:       "unknown_flag",
+	FaultHeader:     "bad_header",
+	FaultUnsealed:   "not_sealed",
 	FaultUnknownKey: "unknown_key",
-	FaultUnsealed:   "unsealed",
+	FaultCheck:      "bad_check",
 	FaultSource:     "source_not_allowed",
 	FaultJump:       "number_too_far_ahead",
 }
