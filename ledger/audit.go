@@ -92,22 +92,24 @@ func (a *Audit) FromStart() bool { return a.Received.Has(1) }
 // says it sent, held against what came. It is exact once the sender said
 // goodbye, where the network neither repeats nor corrupts.
 type Net struct {
-	Received  uint64 // events
-	announced uint64 // numbers given, at the last agent_stats
-	refused   uint64
-	then      uint64 // Received, at the last agent_stats
-	told      bool   // an agent_stats came
-	Goodbye   bool
+	Received  uint64 `json:"received"`  // events
+	Announced uint64 `json:"announced"` // numbers given, at the last agent_stats
+	Refused   uint64 `json:"refused"`   // likewise
+	Then      uint64 `json:"then"`      // Received, at the last agent_stats
+	Told      bool   `json:"told"`      // an agent_stats came
+	Goodbye   bool   `json:"goodbye"`
+	// Blind: the collector was killed in between, so what came is not all counted.
+	Blind bool `json:"blind"`
 }
 
 // Announce notes an agent_stats. Announced events that arrive after it count as
 // missing until then.
 func (n *Net) Announce(stats *AgentStats) {
-	if n.told && stats.LastNumber < n.announced {
+	if n.Told && stats.LastNumber < n.Announced {
 		return // an old one that was overtaken
 	}
-	n.told, n.then = true, n.Received
-	n.announced, n.refused = stats.LastNumber, stats.Refused
+	n.Told, n.Then = true, n.Received
+	n.Announced, n.Refused = stats.LastNumber, stats.Refused
 	n.Goodbye = n.Goodbye || stats.Goodbye
 }
 
@@ -115,11 +117,11 @@ func (n *Net) Announce(stats *AgentStats) {
 // agent_stats, or if more came than was announced, as from a network that
 // repeats datagrams.
 func (n *Net) Figures() (Figures, bool) {
-	f := Figures{Announced: n.announced, Received: n.Received, Refused: n.refused}
+	f := Figures{Announced: n.Announced, Received: n.Received, Refused: n.Refused}
 	if !n.Goodbye { // what came since was announced, too
-		f.Announced += n.Received - n.then
+		f.Announced += n.Received - n.Then
 	}
-	if !n.told || f.Announced < f.Received+f.Refused {
+	if !n.Told || n.Blind || f.Announced < f.Received+f.Refused {
 		return Figures{}, false
 	}
 	f.Missing = f.Announced - f.Received - f.Refused

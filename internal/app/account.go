@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"tetracast/ledger"
 )
 
 // writeAccount writes an account as one JSON object and a newline. A reader
@@ -38,6 +40,38 @@ func writeAccount(path string, account any) error {
 		return fmt.Errorf("app: writing the account to %s: %w", path, err)
 	}
 	return nil
+}
+
+// MergeAccounts unites the accounts that several collectors wrote, and writes the
+// whole as JSON to standard output and as text to standard error. One that does
+// not close is an error.
+func MergeAccounts(files []string, streams Streams) error {
+	accounts := make([]ledger.Collector, len(files))
+	for i, file := range files {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			err = json.Unmarshal(text, &accounts[i])
+		}
+		if err == nil && accounts[i].Side != "collector" {
+			err = fmt.Errorf("its side is %q", accounts[i].Side)
+		}
+		if err != nil {
+			return Failed(fmt.Errorf("app: reading the account %s: %w", file, err), "an account is what collect --account writes")
+		}
+	}
+	whole, err := ledger.Merge(accounts...)
+	if err != nil && len(whole.Agents) == 0 {
+		return Failed(fmt.Errorf("app: uniting the accounts: %w", err), "are these the accounts of one time, each file once?")
+	}
+	text, encodeErr := json.Marshal(whole)
+	if encodeErr != nil {
+		return fmt.Errorf("app: writing the account: %w", encodeErr)
+	}
+	if _, writeErr := streams.Out.Write(append(text, '\n')); writeErr != nil {
+		return fmt.Errorf("app: writing the account: %w", writeErr)
+	}
+	_, _ = streams.Err.Write(whole.AppendText(nil))
+	return err
 }
 
 // accountOnSignal writes the account on each SIGUSR1 until ctx ends. An empty

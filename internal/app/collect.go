@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ type CollectConfig struct {
 	Write       string // file
 	ExitIdle    time.Duration
 	AccountFile string
+	StateDir    string // empty: none
 
 	ReceiveBufferBytes int
 	QueueBytes         int
@@ -44,6 +46,7 @@ func (c *CollectConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Write, "write", "", "append the events to this file, a JSON object a line")
 	flags.DurationVar(&c.ExitIdle, "exit-idle", 0, "exit when nothing came for so long, after the first datagram; 0: never")
 	flags.StringVar(&c.AccountFile, "account", "", "write the account as JSON to this file at the end and on SIGUSR1")
+	flags.StringVar(&c.StateDir, "state-dir", "", "folder for what is known of the senders, saved every second, so that a restart goes on from there; empty: none")
 	flags.IntVar(&c.ReceiveBufferBytes, "receive-buffer-size", collector.DefaultReceiveBufferBytes, "socket receive buffer to ask for, in bytes")
 	flags.IntVar(&c.QueueBytes, "queue-bytes", collector.DefaultQueueBytes, "the most bytes of events that wait for the output; what does not fit is dropped as sink_full")
 	flags.IntVar(&c.Sockets, "sockets", 1, "sockets that share the address, each read by a goroutine of its own")
@@ -106,6 +109,9 @@ func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) (collec
 	config := collector.Config{
 		Listen: c.Listen, Format: c.Format, Sink: out, ExitIdle: c.ExitIdle, Sockets: c.Sockets,
 		ReceiveBufferBytes: c.ReceiveBufferBytes, QueueBytes: c.QueueBytes, Log: log,
+	}
+	if c.StateDir != "" {
+		config.StateFile = filepath.Join(c.StateDir, "collect.state")
 	}
 	switch c.GRO {
 	case "", "auto":

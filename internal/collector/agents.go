@@ -3,6 +3,8 @@ package collector
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
+	"hash/fnv"
 	"hash/maphash"
 	"net/netip"
 	"slices"
@@ -24,7 +26,6 @@ const evictedName = "(evicted)"
 // agents knows who sends. A stream belongs to the host that its last agent_init,
 // or its first agent_stats, names. It is guarded by the collector's lock.
 type agents struct {
-	seed    maphash.Seed // of agent starts
 	records maphash.Seed // of records
 
 	frames    *table             // streams with numbers
@@ -48,7 +49,6 @@ type host struct {
 // newAgents returns agents that keep so many streams of each sort at the most.
 func newAgents(streams, probation, sources int) *agents {
 	return &agents{
-		seed:      maphash.MakeSeed(),
 		records:   maphash.MakeSeed(),
 		frames:    newTable(streams, "evicted"),
 		probation: newTable(probation, "evicted on probation"),
@@ -57,6 +57,8 @@ func newAgents(streams, probation, sources int) *agents {
 		hosts:     make(map[string]*host),
 	}
 }
+
+func (a *agents) tables() [3]*table { return [3]*table{a.frames, a.probation, a.sources} }
 
 // source returns the stream of an address that sends a format without numbers.
 // It allocates only for a new one.
@@ -167,10 +169,7 @@ func (a *agents) bind(s *stream, record []byte) {
 	// The unpacker has checked that this is JSON; a fact of another type than
 	// expected stays empty.
 	_ = json.Unmarshal(record, &facts)
-	start := maphash.Comparable(a.seed, struct {
-		timestamp string
-		pid       int64
-	}{facts.Timestamp, facts.PID})
+	start := startDigest(facts.Timestamp, facts.PID)
 
 	s.record = maphash.Bytes(a.records, record)
 	h := a.join(s, facts.Hostname)
@@ -178,6 +177,14 @@ func (a *agents) bind(s *stream, record []byte) {
 		h.restarts++
 	}
 	h.start = start
+}
+
+// startDigest tells one agent start from another, in every process alike. It is
+// not 0.
+func startDigest(timestamp string, pid int64) uint64 {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%d %s", pid, timestamp)
+	return max(1, h.Sum64())
 }
 
 // join makes the stream one of the host of that name.
@@ -257,7 +264,7 @@ func senderFigures(s *ledger.AgentStats) map[string]uint64 {
 func (a *agents) account() []ledger.Agent {
 	byHost := map[*host]*ledger.Agent{}
 	evicted := ledger.Agent{Hostname: evictedName, Restarts: a.evictedRestarts}
-	for _, t := range []*table{a.frames, a.probation, a.sources} {
+	for _, t := range a.tables() {
 		t.all(func(s *stream) {
 			agent := byHost[s.host]
 			if agent == nil {

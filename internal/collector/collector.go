@@ -56,6 +56,9 @@ type Config struct {
 	// ExitIdle ends Run when no datagram came for so long after the last one.
 	// It first waits for the first one. 0: never.
 	ExitIdle time.Duration
+	// StateFile keeps what is known of the senders, and the totals, for the process
+	// after this one. Empty: nothing is kept.
+	StateFile string
 	// DrainTimeout bounds the time from the end of the context to the return of
 	// Run. 0: DefaultDrainTimeout.
 	DrainTimeout time.Duration
@@ -105,6 +108,8 @@ type Collector struct {
 	// socketDropped is the socket's last figure, once received is over.
 	received      bool
 	socketDropped uint64
+	// socketDroppedBefore is that of the processes before this one.
+	socketDroppedBefore uint64
 }
 
 // New binds the socket. It starts no goroutine; datagrams wait in the socket's
@@ -118,7 +123,9 @@ func New(config Config) (*Collector, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newCollector(config, in...), nil
+	c := newCollector(config, in...)
+	c.loadState()
+	return c, nil
 }
 
 // newCollector takes a configuration with its defaults filled in.
@@ -151,6 +158,7 @@ func (c *Collector) Account() ledger.Collector {
 	if !received {
 		account.Observed.SocketDropped = c.in.dropped()
 	}
+	account.Observed.SocketDropped += c.socketDroppedBefore
 	_ = account.Close() // the verdict is in account.Closes
 	return account
 }
@@ -175,6 +183,9 @@ func (c *Collector) Run(ctx context.Context) error {
 				stop()
 			}
 		})
+	}
+	if c.config.StateFile != "" {
+		wg.Go(func() { c.keep(ctx) })
 	}
 	interrupted := make(chan time.Time, 1)
 	unhook := context.AfterFunc(ctx, func() {
@@ -202,7 +213,8 @@ func (c *Collector) Run(ctx context.Context) error {
 	err = errors.Join(err, c.in.close())
 	stop()
 	wg.Wait()
-	return errors.Join(err, c.finish(written, end))
+	err = errors.Join(err, c.finish(written, end))
+	return errors.Join(err, c.saveAtEnd())
 }
 
 // finish waits for the writer until the end, and closes the sink.

@@ -149,6 +149,13 @@ func (t *table) all(f func(*stream)) {
 	}
 }
 
+// allFromOldest calls f for each stream, the one silent longest first.
+func (t *table) allFromOldest(f func(*stream)) {
+	for e := t.recent.Back(); e != nil; e = e.Prev() {
+		f(e.Value.(*stream))
+	}
+}
+
 // addEvicted adds the figures of a stream that had to make room to the totals.
 // All streams of a table carry numbers, or none do.
 func (t *table) addEvicted(a ledger.AgentStream) {

@@ -88,6 +88,18 @@ type sinkLog struct {
 	lost    uint64 // events since the last line
 }
 
+// reportState does the same for saving the state.
+func (l *sinkLog) reportState(c *Collector, err error) {
+	switch now := time.Now(); {
+	case err == nil && l.failing:
+		c.config.Log.Info("The state is saved again")
+		l.failing = false
+	case err != nil && !now.Before(l.next):
+		l.failing, l.next = true, now.Add(logInterval)
+		c.config.Log.Error("The state is not saved: after a kill more will be unknown", "cause", err)
+	}
+}
+
 func (l *sinkLog) report(c *Collector, lost uint64, err error) {
 	if err == nil {
 		if l.failing {

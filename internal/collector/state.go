@@ -1,0 +1,298 @@
+package collector
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"tetracast/ledger"
+)
+
+// saveInterval is the time between two saves, and with settleWait the longest
+// that a kill can make unknown.
+const (
+	saveInterval = time.Second
+	settleWait   = 10 * time.Millisecond // between two looks whether a snapshot's events are written
+)
+
+// stateVersion is that of the state file's form.
+const stateVersion = 1
+
+// state is what a collector knows of its senders, and its totals, as they are
+// kept from one process to the next. It holds only events that the sink has, or
+// that are counted as lost: what waits in memory does not survive a kill.
+type state struct {
+	Version         int                   `json:"version"`
+	Clean           bool                  `json:"clean"` // the process ended in order: what it knows is all there is
+	Totals          ledger.Collector      `json:"totals"`
+	Hosts           []savedHost           `json:"hosts"`
+	Streams         []savedStream         `json:"streams"`
+	Sources         []savedSource         `json:"sources"`
+	Evicted         [3]ledger.AgentStream `json:"evicted"`
+	EvictedRestarts uint64                `json:"evicted_restarts"`
+}
+
+type savedHost struct {
+	Name     string `json:"name"`
+	Start    uint64 `json:"start"`
+	Restarts uint64 `json:"restarts"`
+}
+
+// savedStream is a stream with numbers. Its window begins anew behind the newest
+// datagram.
+type savedStream struct {
+	ID         string            `json:"stream"`
+	Hostname   string            `json:"hostname"`
+	Trusted    bool              `json:"trusted"` // not on probation
+	Newest     uint64            `json:"newest_datagram"`
+	Numbers    ledger.Ranges     `json:"numbers"`
+	Unknown    ledger.Ranges     `json:"unknown"`
+	Sums       ledger.Sums       `json:"sums"`
+	Announced  uint64            `json:"announced"`
+	Duplicate  uint64            `json:"duplicate"`
+	Late       uint64            `json:"late"`
+	Incomplete uint64            `json:"incomplete"`
+	Goodbye    bool              `json:"goodbye"`
+	Sender     map[string]uint64 `json:"sender"`
+}
+
+// savedSource is a stream without numbers.
+type savedSource struct {
+	Source   netip.AddrPort    `json:"source"`
+	Hostname string            `json:"hostname"`
+	ID       string            `json:"stream"`
+	Net      ledger.Net        `json:"net"`
+	Sender   map[string]uint64 `json:"sender"`
+}
+
+// snapshot returns what is known now. Its totals count what waits for the sink
+// as Queued. Called with the lock.
+func (c *Collector) snapshot() *state {
+	s := &state{Version: stateVersion, Totals: c.account, EvictedRestarts: c.agents.evictedRestarts}
+	s.Totals.Queued = c.queue.events()
+	s.Totals.Observed.SocketDropped = c.socketDropped + c.socketDroppedBefore
+	if !c.received {
+		s.Totals.Observed.SocketDropped += c.in.dropped()
+	}
+	for _, h := range c.agents.hosts {
+		s.Hosts = append(s.Hosts, savedHost{Name: h.name, Start: h.start, Restarts: h.restarts})
+	}
+	name := func(x *stream) string {
+		if x.host == nil {
+			return ""
+		}
+		return x.host.name
+	}
+	for i, t := range c.agents.tables() {
+		s.Evicted[i] = t.evicted.Clone()
+		// The one silent longest first, so that putting them back keeps the order.
+		t.allFromOldest(func(x *stream) {
+			if x.audit == nil {
+				s.Sources = append(s.Sources, savedSource{Source: x.key.source, Hostname: name(x), ID: x.id, Net: x.net, Sender: x.sender})
+				return
+			}
+			newest, _ := x.audit.Window.Newest()
+			s.Streams = append(s.Streams, savedStream{
+				ID: streamID(x.key.id), Hostname: name(x), Trusted: t == c.agents.frames, Newest: newest,
+				Numbers: x.audit.Received.Clone(), Unknown: x.audit.Unknown.Clone(), Sums: x.audit.Sums, Announced: x.audit.Announced,
+				Duplicate: x.audit.Duplicates, Late: x.audit.LateEvents, Incomplete: x.audit.Incomplete, Goodbye: x.audit.Goodbye, Sender: x.sender,
+			})
+		})
+	}
+	return s
+}
+
+// settled says whether the sink has taken all that waited when the snapshot was
+// made, and completes its totals. Queues are first in, first out, so those are
+// the first events that were delivered or dropped since. Called with the lock.
+func (s *state) settled(now *ledger.Collector) (done, sure bool) {
+	delivered := now.Delivered - s.Totals.Delivered
+	failed := now.Dropped[ledger.SinkFailed] - s.Totals.Dropped[ledger.SinkFailed]
+	waiting := s.Totals.Queued
+	switch {
+	case delivered+failed < waiting:
+		return false, true
+	case failed == 0:
+		s.Totals.Delivered += waiting
+	case delivered == 0:
+		s.Totals.Dropped[ledger.SinkFailed] += waiting
+	case delivered+failed == waiting:
+		s.Totals.Delivered += delivered
+		s.Totals.Dropped[ledger.SinkFailed] += failed
+	default:
+		return true, false // which of them the sink refused cannot be told
+	}
+	s.Totals.Queued = 0
+	return true, true
+}
+
+// keep saves the state every saveInterval until ctx ends.
+func (c *Collector) keep(ctx context.Context) {
+	ticker := time.NewTicker(saveInterval)
+	defer ticker.Stop()
+	var trouble sinkLog
+	var saved uint64 // datagrams, at the last save
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		c.mu.Lock()
+		idle := c.account.Datagrams == saved
+		var s *state
+		if !idle {
+			s = c.snapshot()
+		}
+		c.mu.Unlock()
+		if idle || !c.awaitSettled(ctx, s) {
+			continue
+		}
+		err := writeState(c.config.StateFile, s)
+		if err == nil {
+			saved = s.Totals.Datagrams
+		}
+		trouble.reportState(c, err)
+	}
+}
+
+// awaitSettled waits until the snapshot's events left the process, but not past
+// the next save.
+func (c *Collector) awaitSettled(ctx context.Context, s *state) bool {
+	for end := time.Now().Add(saveInterval); time.Now().Before(end); {
+		c.mu.Lock()
+		done, sure := s.settled(&c.account)
+		c.mu.Unlock()
+		if done {
+			return sure
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(settleWait):
+		}
+	}
+	return false
+}
+
+// saveAtEnd saves the state of a collector that has ended: nothing is unknown.
+func (c *Collector) saveAtEnd() error {
+	if c.config.StateFile == "" {
+		return nil
+	}
+	c.mu.Lock()
+	s := c.snapshot()
+	c.mu.Unlock()
+	s.Clean = true
+	return writeState(c.config.StateFile, s)
+}
+
+// writeState replaces the file at once: a reader, or a process after a crash,
+// sees the old state or the new one.
+func writeState(path string, s *state) error {
+	fail := func(err error) error { return fmt.Errorf("collector: saving the state to %s: %w", path, err) }
+	text, err := json.Marshal(s)
+	if err != nil {
+		return fail(err)
+	}
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fail(err)
+	}
+	_, err = file.Write(text)
+	err = errors.Join(err, file.Close())
+	if err == nil {
+		err = os.Rename(file.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(file.Name())
+		return fail(err)
+	}
+	return nil
+}
+
+// loadState reads the state that the last process left. A file that does not
+// exist is a first start. One that cannot be read is put aside: the collector
+// then knows nothing, rather than something wrong.
+func (c *Collector) loadState() {
+	path := c.config.StateFile
+	if path == "" {
+		return
+	}
+	log := c.config.Log.With("file", path)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var s state
+	if err == nil {
+		err = json.Unmarshal(text, &s)
+	}
+	if err == nil && s.Version != stateVersion {
+		err = fmt.Errorf("collector: state of version %d, want %d", s.Version, stateVersion)
+	}
+	if err == nil {
+		err = s.Totals.CheckTotals()
+	}
+	if err != nil {
+		aside := path + ".unreadable"
+		log.Warn("The state of the last process cannot be read and is put aside", "as", aside, "cause", err, "put_aside", os.Rename(path, aside) == nil)
+		return
+	}
+	c.restore(&s, time.Now())
+	log.Info("Going on from the state of the last process", "streams", len(s.Streams)+len(s.Sources), "ended_in_order", s.Clean)
+}
+
+// restore takes over a saved state.
+func (c *Collector) restore(s *state, now time.Time) {
+	c.account = s.Totals
+	c.account.Agents, c.account.Closes, c.account.Queued = nil, nil, 0
+	c.socketDroppedBefore = s.Totals.Observed.SocketDropped
+	c.account.Observed = ledger.Observed{}
+	a := c.agents
+	a.evictedRestarts = s.EvictedRestarts
+	for i, t := range a.tables() {
+		t.evicted = s.Evicted[i]
+	}
+	for _, h := range s.Hosts {
+		a.hosts[h.Name] = &host{name: h.Name, start: h.Start, restarts: h.Restarts}
+	}
+	join := func(x *stream, hostname string) {
+		if hostname != "" {
+			a.join(x, hostname)
+		}
+	}
+	for _, saved := range s.Streams {
+		id, ok := parseStreamID(saved.ID)
+		if !ok {
+			continue
+		}
+		x := &stream{key: streamKey{id: id}, heard: now, sender: saved.Sender, audit: &ledger.Audit{
+			Received: saved.Numbers, Unknown: saved.Unknown, Sums: saved.Sums, Announced: saved.Announced,
+			Duplicates: saved.Duplicate, LateEvents: saved.Late, Incomplete: saved.Incomplete,
+			Goodbye: saved.Goodbye, Blind: !s.Clean && !saved.Goodbye,
+		}}
+		x.audit.Window.Resume(saved.Newest)
+		t := a.probation
+		if saved.Trusted {
+			t, x.frames = a.frames, probationFrames
+		}
+		t.put(x)
+		join(x, saved.Hostname)
+	}
+	for _, saved := range s.Sources {
+		x := &stream{key: streamKey{source: saved.Source}, heard: now, id: saved.ID, net: saved.Net, sender: saved.Sender}
+		x.net.Blind = x.net.Blind || !s.Clean && !x.net.Goodbye
+		a.sources.put(x)
+		if x.id != "" {
+			a.ids[x.id] = x
+		}
+		join(x, saved.Hostname)
+	}
+}
