@@ -51,12 +51,3 @@ type Packer interface {
 	// own. The record is JSON and one newline.
 	PackRecord(b *Batch, record []byte)
 }
-
-// Sums are what a sender has counted on one stream since its start, as each
-// frame repeats them.
-type Sums struct {
-	Seen     uint64
-	Excluded uint64
-	Dropped  uint64 // before they got a number
-	Refused  uint64 // numbered, but not taken by the sender's kernel
-}
