@@ -20,10 +20,40 @@ type Event struct {
 
 // Batch is a list of datagrams ready to be sent. The zero value is empty. It
 // has one owner.
+//
+// A packer that must build bytes takes them from the batch's own memory with
+// [Batch.Grow]. They are valid until Reset, which uses that memory again.
 type Batch struct {
 	Datagrams [][]byte
 	Events    []int // how many events Datagrams[i] holds; 0 for agent_init
+
+	block []byte // the batch's own memory: what is in use, with room behind it
 }
+
+// The blocks that a batch's own memory comes in, in bytes. Room for 64
+// datagrams of 1,232 bytes is in the first. What Reset keeps is bounded, so a
+// giant event's memory is not kept.
+const (
+	minBlock  = 80 << 10
+	maxBlock  = 1 << 20
+	growBlock = 2 // times the one before
+)
+
+// Grow returns n bytes of the batch's own memory. What is in them is not
+// defined.
+func (b *Batch) Grow(n int) []byte {
+	used := len(b.block)
+	if cap(b.block)-used < n {
+		// The block before stays with the datagrams that are in it.
+		b.block, used = make([]byte, 0, max(n, minBlock, min(growBlock*cap(b.block), maxBlock))), 0
+	}
+	b.block = b.block[:used+n]
+	return b.block[used : used+n : used+n]
+}
+
+// Forget gives up the batch's own memory, for somebody else still reads it: a
+// kernel that sends without copying. The datagrams stay as they are.
+func (b *Batch) Forget() { b.block = nil }
 
 // Add appends a datagram that holds so many events. The slice is kept, not
 // copied.
@@ -36,6 +66,10 @@ func (b *Batch) Add(datagram []byte, events int) {
 func (b *Batch) Reset() {
 	clear(b.Datagrams)
 	b.Datagrams, b.Events = b.Datagrams[:0], b.Events[:0]
+	b.block = b.block[:0]
+	if cap(b.block) > maxBlock {
+		b.block = nil
+	}
 }
 
 // Packer makes the datagrams of one stream. It has one owner and is not safe
