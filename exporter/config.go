@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -90,11 +91,20 @@ type Destination struct {
 	// Address is HOST or HOST:PORT. A name that does not resolve is tried again
 	// until it does; meanwhile events wait in the queue.
 	Address string
-	// Format is the format of the datagrams. Empty: json, the only one.
+	// Format is the format of the datagrams: json or frame. Empty: json.
 	Format string
 	// MaxDatagram is the most bytes of payload a datagram may have. Zero: what
-	// the format allows.
+	// the format allows; for frames 1,232, and on loopback 65,507.
 	MaxDatagram int
+	// RouteMTU makes frames as long as the route to the destination takes, up to
+	// MaxDatagram.
+	RouteMTU bool
+	// Compression, Dictionary and Key are those of frames. FrameJSON sends events
+	// in frames as JSON instead of protobuf.
+	Compression datagram.Compression
+	Dictionary  *datagram.Dictionary
+	Key         *datagram.Key
+	FrameJSON   bool
 	// UDPBufferSize is the send buffer to ask the kernel for, in bytes. Zero:
 	// DefaultUDPBufferSize.
 	UDPBufferSize int
@@ -112,6 +122,9 @@ type Destination struct {
 	// it wait in the queue. Zero: no bound.
 	MaxBytesPerSecond, MaxDatagramsPerSecond int
 }
+
+// Formats are the formats that a destination may have.
+var Formats = []string{"json", "frame"}
 
 // Tetragon is what agent_init says of Tetragon. Empty fields are unknown or
 // left out, as metadata.Facts says.
@@ -161,8 +174,8 @@ func (d Destination) withDefaults() (Destination, error) {
 	if d.Format == "" {
 		d.Format = "json"
 	}
-	if d.Format != "json" {
-		return d, fmt.Errorf("exporter: destination %q: unknown format %q, want json", d.Address, d.Format)
+	if !slices.Contains(Formats, d.Format) {
+		return d, fmt.Errorf("exporter: destination %q: unknown format %q, want %s", d.Address, d.Format, strings.Join(Formats, " or "))
 	}
 	if d.MaxDatagram < 0 || d.MaxDatagram > datagram.MaxPayload {
 		return d, fmt.Errorf("exporter: destination %q: datagrams of %d bytes, want 1 to %d", d.Address, d.MaxDatagram, datagram.MaxPayload)
@@ -178,13 +191,13 @@ func (d Destination) withDefaults() (Destination, error) {
 	if d.UDPBufferSize < 0 {
 		return d, fmt.Errorf("exporter: destination %q: send buffer of %d bytes, want a positive number", d.Address, d.UDPBufferSize)
 	}
-	setDefault(&d.MaxDatagram, datagram.MaxPayload)
 	setDefault(&d.UDPBufferSize, DefaultUDPBufferSize)
 	host, port, err := splitHostPort(d.Address)
 	if err != nil {
 		return d, err
 	}
 	d.Address = net.JoinHostPort(host, strconv.Itoa(int(port)))
+	setDefault(&d.MaxDatagram, defaultMaxDatagram(d.Format, d.Address))
 	return d, nil
 }
 

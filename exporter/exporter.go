@@ -115,6 +115,7 @@ func NewUDPExporter(config Config) (*UDPExporter, error) {
 			return nil, err
 		}
 		e.worker.streams = append(e.worker.streams, s)
+		e.worker.lineNeeded = e.worker.lineNeeded || s.needsLine()
 		if addr, ok := literal(d.Address); ok {
 			s.conn, _ = s.dial(addr) // no route yet is no reason to fail: Run tries again
 		}

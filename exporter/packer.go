@@ -1,15 +1,122 @@
 package exporter
 
-import "tetracast/datagram"
+import (
+	"errors"
+	"net/netip"
+	"time"
+
+	"tetracast/datagram"
+	"tetracast/internal/udp"
+)
 
 // newPacker returns what makes the datagrams of a stream.
-func newPacker(_ *stream, d Destination) (datagram.Packer, error) {
-	return datagram.NewJSON(d.MaxDatagram), nil
+func newPacker(s *stream, d Destination) (datagram.Packer, error) {
+	if d.Format != "frame" {
+		return datagram.NewJSON(d.MaxDatagram), nil
+	}
+	return datagram.NewFrame(datagram.FrameConfig{
+		Stream:      s.id,
+		MaxDatagram: d.MaxDatagram,
+		Compression: d.Compression,
+		Dictionary:  d.Dictionary,
+		JSON:        d.FrameJSON,
+		Key:         d.Key,
+		Pad:         s.GSO != "off",
+	})
 }
+
+// defaultMaxDatagram is the most that a datagram of the format may have, where
+// nothing else was asked for. What packs several events stays below the least MTU
+// of IPv6, so that no path cuts it into IP fragments, but on loopback.
+func defaultMaxDatagram(format, address string) int {
+	if format != "frame" {
+		return datagram.MaxPayload
+	}
+	if addr, err := netip.ParseAddrPort(address); err == nil && addr.Addr().IsLoopback() {
+		return datagram.MaxPayload
+	}
+	return datagram.DefaultFrameDatagram
+}
+
+// needsLine says whether the stream sends events as JSON.
+func (s *stream) needsLine() bool { return s.frame == nil || s.FrameJSON }
 
 // setSums gives the packer the figures for the datagrams to come.
 func (s *stream) setSums(in *intake) {
-	if p, ok := s.packer.(interface{ SetSums(datagram.Sums) }); ok {
-		p.SetSums(s.sums(in))
+	if s.frame != nil {
+		s.frame.SetSums(s.sums(in))
 	}
+}
+
+// fitPath brings the frames' size to what the path takes: the configured one, or
+// less since a datagram was refused for its size.
+func (s *stream) fitPath(now time.Time) {
+	conn, ok := s.conn.(*udp.Conn)
+	if !ok || s.frame == nil {
+		return
+	}
+	limit := s.MaxDatagram
+	if path := conn.MaxPayload(now); path > 0 && (s.shrunk || s.RouteMTU) {
+		limit = min(path, s.MaxDatagram)
+		s.shrunk = limit < s.MaxDatagram
+	}
+	if limit != s.frameLimit {
+		s.frameLimit = limit
+		s.frame.SetMaxDatagram(limit)
+	}
+}
+
+// repack makes the frames of b from the given one on anew, in the size that the
+// path has now, and returns them with what they hold, or false if the first of
+// them cannot be made anew. The events keep their numbers. What they hold beside
+// events becomes due again.
+func (s *stream) repack(b *datagram.Batch, from int, now time.Time) (anew datagram.Batch, ok bool) {
+	if s.frame == nil {
+		return anew, false
+	}
+	s.shrunk = true
+	before := s.frameLimit
+	s.fitPath(now)
+	if s.frameLimit >= before || s.frameLimit >= len(b.Datagrams[from]) {
+		return anew, false // the path's MTU is not what is in the way
+	}
+	config := datagram.FrameReaderConfig{}
+	if s.Key != nil {
+		config.Keys = []*datagram.Key{s.Key}
+	}
+	if s.Dictionary != nil {
+		config.Dictionaries = []*datagram.Dictionary{s.Dictionary}
+	}
+	reader := datagram.NewFrameReader(config)
+	s.frame.Flush(&anew) // what waits has the highest numbers, but no frame of the old size
+	events := 0
+	for i := from; i < len(b.Datagrams); i++ {
+		var h datagram.Header
+		body, err := reader.Open(b.Datagrams[i], &h)
+		if err == nil {
+			err = reader.Read(&h, body, now, func(number uint64, event []byte) {
+				switch {
+				case h.Kind == datagram.KindAgentInit:
+					s.announceNow()
+				case h.Kind == datagram.KindAgentStats:
+					s.statsDue = now
+				case h.JSON:
+					err = errors.Join(err, s.frame.Pack(&anew, &datagram.Event{Number: number, Line: event}))
+					events++
+				default:
+					err = errors.Join(err, s.frame.Pack(&anew, &datagram.Event{Number: number, Wire: event}))
+					events++
+				}
+			})
+		}
+		if err != nil {
+			return anew, false
+		}
+	}
+	s.frame.Flush(&anew)
+	want := 0
+	for _, n := range b.Events[from:] {
+		want += n
+	}
+	return anew, events == want // fewer: some fragments of an event have left already
 }

@@ -153,7 +153,7 @@ func (s *stream) trySendLine(line []byte, now time.Time, goodbye bool) (done int
 	} else {
 		s.packer.PackRecord(&s.extra, line)
 	}
-	done = s.trySend(&s.extra, now)
+	done = s.trySend(&s.extra, 0, now)
 	s.extra.Reset()
 	return done
 }

@@ -48,7 +48,8 @@ type stream struct {
 	id     uint64 // the stream id: 64 random bits
 	idText string // as 16 hexadecimal digits
 	packer datagram.Packer
-	keeps  keeper // packer, if it keeps events for a datagram that later ones share; else nil
+	keeps  keeper          // packer, if it keeps events for a datagram that later ones share; else nil
+	frame  *datagram.Frame // packer, if it makes frames; else nil
 	cache  *metadata.Cache
 	conn   sender // nil until the destination's name is resolved
 	log    *slog.Logger
@@ -66,6 +67,9 @@ type stream struct {
 	saidGoodbye   bool
 	predecessors  []ledger.Counters // streams of a killed process, to report
 	reported      int               // how often the first of them was
+	frameLimit    int               // the size of frames now, in bytes
+	tooWide       bool              // of trySend: the next datagram is above the path MTU
+	shrunk        bool              // it is less than MaxDatagram because of the path
 	flushInterval time.Duration     // how long the packer may keep an event
 	flushed       time.Time         // when it last kept none
 
@@ -121,6 +125,8 @@ func newStream(d Destination, cache *metadata.Cache, c Config) (*stream, error) 
 		return nil, err
 	}
 	s.keeps, _ = s.packer.(keeper)
+	s.frame, _ = s.packer.(*datagram.Frame)
+	s.frameLimit = d.MaxDatagram
 	if s.statsInterval == 0 {
 		s.statsInterval = statsInterval
 		if d.Format == "frame" {
@@ -143,6 +149,7 @@ func (s *stream) dial(addr netip.AddrPort) (sender, error) {
 		ZeroCopy:           switches[s.ZeroCopy],
 		BytesPerSecond:     s.MaxBytesPerSecond,
 		DatagramsPerSecond: s.MaxDatagramsPerSecond,
+		DontFragment:       s.frame != nil, // its sizes are ours to choose
 	})
 	if err != nil {
 		return nil, fmt.Errorf("exporter: destination %s: %w", s.Address, err) // not conn: a nil *udp.Conn is no nil sender
@@ -202,7 +209,7 @@ func (s *stream) announce(now time.Time) bool {
 	record, cached, cause := s.cache.Get()
 	s.packer.PackRecord(&s.record, record.Line())
 	before := s.counts.datagrams
-	done := s.trySend(&s.record, now)
+	done := s.trySend(&s.record, 0, now)
 	s.record.Reset()
 	switch {
 	case done == 0:
@@ -254,6 +261,7 @@ func (s *stream) pack(event *datagram.Event) {
 // It never waits: what is not taken now is kept, in order, for nextAttempt. A
 // packer may keep events until the flush interval is over, or until final.
 func (s *stream) flush(in *intake, now time.Time, final bool) {
+	s.fitPath(now)
 	if s.waiting() > 0 && (final || !now.Before(s.flushDue())) {
 		s.packer.Flush(&s.batch)
 		s.flushed = now
@@ -263,21 +271,65 @@ func (s *stream) flush(in *intake, now time.Time, final bool) {
 		s.announce(now)
 	}
 	if len(s.pending.Datagrams) > 0 && s.ready(now) {
-		done := s.trySend(&s.pending.Batch, now)
-		s.pending.cut(done, !s.inUse())
+		s.sendPending(now)
 	}
 	done := 0
 	if len(s.pending.Datagrams) == 0 && s.ready(now) {
-		done = s.trySend(&s.batch, now)
+		done = s.sendBatch(now)
 	}
 	for i := done; i < len(s.batch.Datagrams); i++ {
 		if !s.pending.keep(s.batch.Datagrams[i], s.batch.Events[i]) {
 			s.refuse(ledger.DestinationFull, s.batch.Events[i])
 		}
 	}
+	if s.inUse() {
+		s.batch.Forget()
+	}
 	s.batch.Reset()
 	s.tell(in, now)
 	s.counts.queued = s.pending.events + uint64(s.waiting())
+}
+
+// sendPending offers again what the destination did not take. What the path has
+// become too narrow for is made anew.
+func (s *stream) sendPending(now time.Time) {
+	done := s.trySend(&s.pending.Batch, 0, now)
+	if s.tooWide {
+		if anew, ok := s.repack(&s.pending.Batch, done, now); ok {
+			s.pending.cut(len(s.pending.Datagrams), !s.inUse())
+			for i, d := range anew.Datagrams {
+				if !s.pending.keep(d, anew.Events[i]) {
+					s.refuse(ledger.DestinationFull, anew.Events[i])
+				}
+			}
+			return
+		}
+		done += s.loseFirst(&s.pending.Batch, done, ledger.TooLarge)
+	}
+	s.pending.cut(done, !s.inUse())
+}
+
+// sendBatch offers the batch, and makes anew what the path is too narrow for. It
+// returns how many datagrams of it are done with.
+func (s *stream) sendBatch(now time.Time) (done int) {
+	for {
+		done = s.trySend(&s.batch, done, now)
+		if !s.tooWide {
+			return done
+		}
+		anew, ok := s.repack(&s.batch, done, now)
+		if !ok {
+			done += s.loseFirst(&s.batch, done, ledger.TooLarge)
+			continue
+		}
+		s.batch, done = anew, 0
+	}
+}
+
+// loseFirst counts the datagram as lost.
+func (s *stream) loseFirst(b *datagram.Batch, i int, reason ledger.Reason) int {
+	s.refuse(reason, b.Events[i])
+	return 1
 }
 
 // tell sends agent_stats if it is due and nothing waits before it.
@@ -317,10 +369,11 @@ func (s *stream) refuse(reason ledger.Reason, events int) {
 	s.counts.refused += uint64(events)
 }
 
-// trySend hands the batch to the kernel and returns how many datagrams from
-// its front are done with: taken, or lost and counted. The others wait for
-// nextAttempt.
-func (s *stream) trySend(b *datagram.Batch, now time.Time) (done int) {
+// trySend hands the batch from the given datagram on to the kernel and returns
+// how many datagrams from its front are done with: taken, or lost and counted.
+// The others wait for nextAttempt, or are tooWide.
+func (s *stream) trySend(b *datagram.Batch, done int, now time.Time) int {
+	s.tooWide = false
 	for done < len(b.Datagrams) {
 		sent, err := s.conn.Send(b.Datagrams[done:])
 		for range sent {
@@ -340,6 +393,12 @@ func (s *stream) trySend(b *datagram.Batch, now time.Time) (done int) {
 			for range sendErr.Uncertain {
 				s.counts.sent += uint64(b.Events[done])
 				done++
+			}
+		}
+		if s.frame != nil && errors.Is(err, udp.ErrTooLarge) {
+			s.shrunk = true // the next frames will fit
+			if s.tooWide = b == &s.batch || b == &s.pending.Batch; s.tooWide {
+				return done
 			}
 		}
 		wait, reason := s.verdict(err, now)
@@ -420,5 +479,7 @@ func (s *stream) lose(reason ledger.Reason, err error, bytes int) {
 func (s *stream) abandon() {
 	s.refuse(ledger.Shutdown, int(s.pending.events)+s.waiting())
 	s.pending.cut(len(s.pending.Datagrams), false)
+	s.packer.Flush(&s.batch) // so that the goodbye does not carry what was just given up
+	s.batch.Reset()
 	s.counts.queued = 0
 }

@@ -21,6 +21,7 @@ var never = time.Unix(1<<40, 0)
 type worker struct {
 	transcoder *transcode.Transcoder
 	streams    []*stream
+	lineNeeded bool   // some stream sends events as JSON
 	lines      []byte // the JSON lines of the events at hand, back to back
 	events     []event
 	intake     intake         // as of the last time the role was taken
@@ -51,6 +52,10 @@ func (w *worker) add(bytes []byte, f form) {
 	if f == formLine {
 		w.lines = append(w.lines, bytes...)
 		w.events = append(w.events, event{end: len(w.lines)})
+		return
+	}
+	if !w.lineNeeded {
+		w.events = append(w.events, event{end: len(w.lines), wire: bytes})
 		return
 	}
 	lines, info, err := w.transcoder.Append(w.lines, bytes)

@@ -146,6 +146,9 @@ const (
 	// FaultCheck: a frame that was damaged on the way or, if sealed, perhaps
 	// forged.
 	FaultCheck
+	// FaultFragment: a fragment that contradicts the others of its event, or had no
+	// room.
+	FaultFragment
 	// FaultSource: its sender's address is not among those allowed.
 	FaultSource
 	// FaultJump: a frame so far ahead of its stream that one alone is not
@@ -168,6 +171,7 @@ var faultTexts = [numFaults]string{
 	FaultUnsealed:   "not_sealed",
 	FaultUnknownKey: "unknown_key",
 	FaultCheck:      "bad_check",
+	FaultFragment:   "bad_fragment",
 	FaultSource:     "source_not_allowed",
 	FaultJump:       "number_too_far_ahead",
 }

@@ -5,17 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"tetracast/exporter"
 	"tetracast/internal/collector"
 	"tetracast/internal/sink"
 	"tetracast/internal/sink/compact"
 	"tetracast/internal/udp"
 	"tetracast/ledger"
+	"tetracast/transcode"
 )
 
 // DefaultListen is where collect listens.
@@ -32,6 +35,10 @@ type CollectConfig struct {
 	AccountFile string
 	StateDir    string // empty: none
 
+	KeyFile      string   // empty: none
+	Dictionaries []string // files
+	AllowSources []string // CIDRs, or any
+
 	ReceiveBufferBytes int
 	QueueBytes         int
 	Sockets            int
@@ -41,7 +48,10 @@ type CollectConfig struct {
 // AddFlags declares the command's flags.
 func (c *CollectConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Listen, "listen", DefaultListen, "UDP address to receive on, host:port")
-	flags.StringVar(&c.Format, "format", "auto", "format of the datagrams: auto or json")
+	flags.StringVar(&c.Format, "format", "auto", "format of the datagrams: auto, json or frame")
+	flags.StringVar(&c.KeyFile, "key-file", "", "take only frames sealed with a key in this file")
+	flags.StringArrayVar(&c.Dictionaries, "dictionary", nil, "a dictionary for compressed frames beside the built-in ones; can be repeated")
+	flags.StringArrayVar(&c.AllowSources, "allow-source", nil, "take datagrams from this network (CIDR or address), or from any; can be repeated; --listen on more than loopback wants this or --key-file")
 	flags.StringVar(&c.Output, "output", "", "what goes to standard output: json or compact; json if --write is not given, else nothing")
 	flags.StringVar(&c.Write, "write", "", "append the events to this file, a JSON object a line")
 	flags.DurationVar(&c.ExitIdle, "exit-idle", 0, "exit when nothing came for so long, after the first datagram; 0: never")
@@ -110,6 +120,20 @@ func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) (collec
 		Listen: c.Listen, Format: c.Format, Sink: out, ExitIdle: c.ExitIdle, Sockets: c.Sockets,
 		ReceiveBufferBytes: c.ReceiveBufferBytes, QueueBytes: c.QueueBytes, Log: log,
 	}
+	var err error
+	if err = c.whoMaySpeak(&config); err != nil {
+		return config, err
+	}
+	for _, path := range c.Dictionaries {
+		d, err := readDictionary(path)
+		if err != nil {
+			return config, err
+		}
+		config.Dictionaries = append(config.Dictionaries, d)
+	}
+	config.NewTranscoder = func() (*transcode.Transcoder, error) {
+		return exporter.NewTranscoder(exporter.DefaultTranscodeCacheBytes)
+	}
 	if c.StateDir != "" {
 		config.StateFile = filepath.Join(c.StateDir, "collect.state")
 	}
@@ -122,11 +146,39 @@ func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) (collec
 	default:
 		return config, Usage(fmt.Errorf("app: --gro %q, want auto, on or off", c.GRO), "auto is the default: on where the kernel can")
 	}
-	var err error
 	if config.Inherited, err = udp.Inherited(); err != nil {
 		return config, Failed(err, "systemd sets LISTEN_FDS; without it --listen is used")
 	}
 	return config, nil
+}
+
+// whoMaySpeak reads who may send. Nobody shall be able to put events into the
+// output because nobody thought of it.
+func (c *CollectConfig) whoMaySpeak(config *collector.Config) (err error) {
+	if c.KeyFile != "" {
+		if config.Keys, err = readKeys(c.KeyFile); err != nil {
+			return err
+		}
+	}
+	for _, text := range c.AllowSources {
+		if text == "any" {
+			config.AllowSources = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+			break
+		}
+		prefix, err := netip.ParsePrefix(text)
+		if addr, addrErr := netip.ParseAddr(text); addrErr == nil {
+			prefix, err = addr.Prefix(addr.BitLen())
+		}
+		if err != nil {
+			return Usage(fmt.Errorf("app: --allow-source %q, want a network such as 10.0.0.0/8, or any", text), "it can be given more than once")
+		}
+		config.AllowSources = append(config.AllowSources, prefix.Masked())
+	}
+	if config.Keys == nil && config.AllowSources == nil && !isLoopback(c.Listen) {
+		return Usage(fmt.Errorf("app: --listen %s is reachable by others, who could send forged events", c.Listen),
+			"--key-file FILE takes only sealed frames, --allow-source CIDR only those from a network; --allow-source any says that it shall be so")
+	}
+	return nil
 }
 
 // sink opens what the flags ask for: standard output, a file, or both.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"tetracast/datagram"
 	"tetracast/exporter"
 	"tetracast/internal/source"
 	"tetracast/ledger"
@@ -24,10 +25,11 @@ type ExportConfig struct {
 
 	Destinations     []string // [FORMAT://]HOST[:PORT]
 	Format           string   // of the destinations that name none
-	MaxDatagram      string   // bytes, or auto
-	UDPBufferSize    int      // bytes
-	GSO              string   // auto, on or off
-	ZeroCopy         string   // auto, on or off
+	MaxDatagram      string   // bytes, auto or route
+	Frame            FrameConfig
+	UDPBufferSize    int    // bytes
+	GSO              string // auto, on or off
+	ZeroCopy         string // auto, on or off
 	RotateSourcePort time.Duration
 	MaxBytesRate     int // bytes a second; 0: no bound
 	MaxDatagramRate  int // datagrams a second; 0: no bound
@@ -53,8 +55,9 @@ type ExportConfig struct {
 // AddFlags declares the command's flags.
 func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&c.Destinations, "udp-destination", nil, "where to send, as [FORMAT://]HOST[:PORT] with port 7514 by default; can be repeated")
-	flags.StringVar(&c.Format, "format", "json", "format of the datagrams: json")
-	flags.StringVar(&c.MaxDatagram, "max-datagram", "auto", "the most bytes of payload in a datagram, or auto: what the format allows")
+	flags.StringVar(&c.Format, "format", "json", "format of the datagrams: json, or frame for our own collector")
+	c.Frame.addFlags(flags)
+	flags.StringVar(&c.MaxDatagram, "max-datagram", "auto", "the most bytes of payload in a datagram; auto: what the format allows, for frames 1232 and on loopback 65507; route: frames as long as the route takes")
 	flags.IntVar(&c.UDPBufferSize, "udp-buffer-size", exporter.DefaultUDPBufferSize, "socket send buffer to ask for (SO_SNDBUF), in bytes")
 	flags.StringVar(&c.GSO, "gso", "auto", "segmentation offload for runs of datagrams of one size: auto, on or off")
 	flags.StringVar(&c.ZeroCopy, "zerocopy", "auto", "have the kernel read large messages from our memory: auto, on or off; auto is off, for it was not measured to pay")
@@ -203,18 +206,32 @@ func (c *ExportConfig) exporterConfig(log *slog.Logger, self *exporter.Self) (ex
 		return config, Usage(errors.New("app: no --udp-destination given"), "try: tetracast export --udp-destination 127.0.0.1:7514")
 	}
 	maxDatagram := 0
-	if c.MaxDatagram != "" && c.MaxDatagram != "auto" {
+	if c.MaxDatagram != "" && c.MaxDatagram != "auto" && c.MaxDatagram != "route" {
 		var err error
 		if maxDatagram, err = strconv.Atoi(c.MaxDatagram); err != nil || maxDatagram < 1 {
-			return config, Usage(fmt.Errorf("app: --max-datagram %q, want bytes or auto", c.MaxDatagram), "1232 fits every path that IPv6 can take; auto is what the format allows")
+			return config, Usage(fmt.Errorf("app: --max-datagram %q, want bytes, auto or route", c.MaxDatagram), "1232 fits every path that IPv6 can take; auto is what the format allows")
 		}
+	}
+	frame, err := c.Frame.load()
+	if err != nil {
+		return config, err
 	}
 	for _, text := range c.Destinations {
 		d, err := exporter.ParseDestination(text, c.Format)
 		if err != nil {
 			return config, Usage(err, "a destination is [FORMAT://]HOST[:PORT], such as collector.example:7514")
 		}
-		d.MaxDatagram, d.UDPBufferSize, d.GSO = maxDatagram, c.UDPBufferSize, c.GSO
+		if maxDatagram > 0 {
+			d.MaxDatagram = maxDatagram
+		}
+		if c.MaxDatagram == "route" {
+			d.MaxDatagram, d.RouteMTU = datagram.MaxPayload, true
+		}
+		d.Compression, d.Dictionary, d.Key, d.FrameJSON = frame.Compression, frame.Dictionary, frame.Key, frame.FrameJSON
+		if d.Format == "frame" && d.Key == nil && !isLoopback(d.Address) {
+			log.Warn("Frames are not sealed: whoever is on the way can read and forge them", "udp_destination", d.Address, "hint", "tetracast key new FILE makes a key for --key-file on both sides")
+		}
+		d.UDPBufferSize, d.GSO = c.UDPBufferSize, c.GSO
 		d.ZeroCopy, d.RotateSourcePort = c.ZeroCopy, c.RotateSourcePort
 		d.MaxBytesPerSecond, d.MaxDatagramsPerSecond = c.MaxBytesRate, c.MaxDatagramRate
 		config.Destinations = append(config.Destinations, d)

@@ -132,6 +132,7 @@ func (a *agents) establish(s *stream, sealed bool, now time.Time) bool {
 func (a *agents) evict(s *stream) {
 	t := s.table
 	t.remove(s)
+	s.evictedTo = t
 	t.addEvicted(s.account())
 	delete(a.ids, s.id)
 	a.leave(s)
@@ -234,6 +235,17 @@ func (a *agents) stats(s *stream, text []byte) (news bool) {
 	return news
 }
 
+// byNumber returns the stream with the id, or nil. It does not make it the one
+// heard last.
+func (a *agents) byNumber(id uint64) *stream {
+	for _, t := range []*table{a.frames, a.probation} {
+		if e, ok := t.byKey[streamKey{id: id}]; ok {
+			return e.Value.(*stream)
+		}
+	}
+	return nil
+}
+
 // byID returns the stream of that id, as accounts write it, or nil.
 func (a *agents) byID(id string) *stream {
 	if s := a.ids[id]; s != nil {
@@ -243,10 +255,7 @@ func (a *agents) byID(id string) *stream {
 	if !ok {
 		return nil
 	}
-	if s := a.frames.find(streamKey{id: key}); s != nil {
-		return s
-	}
-	return a.probation.find(streamKey{id: key})
+	return a.byNumber(key)
 }
 
 // senderFigures are what the account repeats of a sender's own.

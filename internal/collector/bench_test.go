@@ -86,7 +86,7 @@ func BenchmarkTake(b *testing.B) {
 		for b.Loop() {
 			for rest := packets; len(rest) > 0; {
 				n := min(64, len(rest))
-				c.take(rest[:n])
+				c.intakes[0].take(rest[:n])
 				rest = rest[n:]
 				for c.queue.full() {
 					block := c.queue.take()

@@ -11,9 +11,11 @@ import (
 	"sync"
 	"time"
 
+	"tetracast/datagram"
 	"tetracast/internal/sink"
 	"tetracast/internal/udp"
 	"tetracast/ledger"
+	"tetracast/transcode"
 )
 
 // The defaults of [Config].
@@ -31,9 +33,20 @@ const logInterval = time.Minute
 type Config struct {
 	// Listen is the UDP address, host:port. Port 0 takes a free one.
 	Listen string
-	// Format is the format of the datagrams, "json", or "auto", which tells
-	// each datagram's format from its first bytes. Empty: auto.
+	// Format is the format of the datagrams, "json", "frame", or "auto", which
+	// tells each datagram's format from its first bytes. Empty: auto.
 	Format string
+	// NewTranscoder makes the transcoder for events that come as protobuf, one for
+	// each socket. Nil: only events as JSON can be read, others are written as
+	// they came, in base64.
+	NewTranscoder func() (*transcode.Transcoder, error)
+	// Keys that frames are sealed with. With one, what is not sealed is refused,
+	// but for other formats than frames from AllowSources.
+	Keys []*datagram.Key
+	// Dictionaries for compressed frames, beside the built-in ones.
+	Dictionaries []*datagram.Dictionary
+	// AllowSources are the addresses that may send. Nil: all.
+	AllowSources []netip.Prefix
 	// Sink takes the lines. Run closes it.
 	Sink sink.Sink
 	// Sockets is how many sockets share the address, each with a goroutine of its
@@ -72,7 +85,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, errors.New("collector: no sink")
 	}
 	c.Format = cmp.Or(c.Format, "auto")
-	if unpackers[c.Format] == nil {
+	if _, ok := formats[c.Format]; !ok {
 		return c, fmt.Errorf("collector: unknown format %q, want one of %s", c.Format, formatNames())
 	}
 	if c.Sockets < 0 || c.QueueBytes < 0 || c.ReceiveBufferBytes < 0 || c.FlushInterval < 0 || c.ExitIdle < 0 || c.DrainTimeout < 0 {
@@ -92,9 +105,10 @@ func (c Config) withDefaults() (Config, error) {
 // Collector receives datagrams and hands their events to a sink. Make one with
 // [New]; [Collector.Run] once. Account and Addr are safe for concurrent use.
 type Collector struct {
-	config Config
-	in     receivers
-	unpack unpacker
+	config  Config
+	in      receivers
+	intakes []*intake // one for each receiver
+	takes   takes
 
 	wake  chan struct{} // tells the writer that a block is due, or a first line came
 	heard *heard
@@ -103,6 +117,7 @@ type Collector struct {
 	account   ledger.Collector
 	agents    *agents
 	queue     queue
+	heldBytes int  // of frames too far ahead to be believed alone
 	closed    bool // nothing more is put into the queue
 	abandoned bool // the writer was given up; the account is final
 	// socketDropped is the socket's last figure, once received is over.
@@ -124,22 +139,35 @@ func New(config Config) (*Collector, error) {
 		return nil, err
 	}
 	c := newCollector(config, in...)
+	for _, i := range c.intakes {
+		if config.NewTranscoder == nil {
+			break
+		}
+		if i.transcoder, err = config.NewTranscoder(); err != nil {
+			_ = c.in.close()
+			return nil, fmt.Errorf("collector: %w", err)
+		}
+	}
 	c.loadState()
 	return c, nil
 }
 
 // newCollector takes a configuration with its defaults filled in.
 func newCollector(config Config, in ...receiver) *Collector {
-	return &Collector{
+	c := &Collector{
 		config:  config,
 		in:      in,
-		unpack:  unpackers[config.Format],
+		takes:   formats[config.Format],
 		wake:    make(chan struct{}, 1),
 		heard:   newHeard(config.ExitIdle),
 		account: ledger.Collector{Side: "collector"},
 		agents:  newAgents(maxStreams, maxProbation, maxSources),
 		queue:   queue{limit: config.QueueBytes},
 	}
+	for range in {
+		c.intakes = append(c.intakes, newIntake(c))
+	}
+	return c
 }
 
 // Addr returns the address that the socket is bound to.
@@ -207,7 +235,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	end = end.Add(c.config.DrainTimeout)
 	if err == nil {
 		// Under a flood the socket is never empty: most of the time is the sink's.
-		_ = c.in.each(func(in receiver) error { c.drainSocket(in, end.Add(-c.config.DrainTimeout*2/3)); return nil })
+		_ = c.in.each(func(socket int) error { c.drainSocket(socket, end.Add(-c.config.DrainTimeout*2/3)); return nil })
 	}
 	c.endReceiving()
 	err = errors.Join(err, c.in.close())

@@ -386,7 +386,7 @@ func TestConfigRefused(t *testing.T) {
 		}
 	}
 	f(Config{Listen: "127.0.0.1:0"}, "no sink")
-	f(Config{Listen: "127.0.0.1:0", Sink: new(memory), Format: "xml"}, `"xml", want one of auto, json`)
+	f(Config{Listen: "127.0.0.1:0", Sink: new(memory), Format: "xml"}, `"xml", want one of auto, frame, json`)
 	f(Config{Listen: "127.0.0.1:0", Sink: new(memory), QueueBytes: -1}, "negative")
 	f(Config{Listen: "127.0.0.1", Sink: new(memory)}, "127.0.0.1")
 	f(Config{Listen: "127.0.0.1:http-not-a-port", Sink: new(memory)}, "http-not-a-port")
@@ -405,7 +405,7 @@ func TestReceivingAllocates(t *testing.T) {
 	}
 	packets = append(packets, packet{Payload: []byte("junk"), Source: agentB}, packet{Payload: []byte(agentInit("n", 1, "")), Source: agentA})
 	round := func() {
-		c.take(packets)
+		c.intakes[0].take(packets)
 		for b := c.queue.take(); b != nil; b = c.queue.take() {
 			c.settle(b, b.Len())
 		}

@@ -60,17 +60,17 @@ func (r receivers) close() (err error) {
 	return err
 }
 
-// each runs f on each socket, on goroutines of their own if there are several,
-// and returns when all have ended. One that fails ends the others.
-func (r receivers) each(f func(receiver) error) error {
+// each runs f on each socket, by its index, on goroutines of their own if there
+// are several, and returns when all have ended. One that fails ends the others.
+func (r receivers) each(f func(int) error) error {
 	if len(r) == 1 {
-		return f(r[0])
+		return f(0)
 	}
 	errs := make([]error, len(r))
 	var wg sync.WaitGroup
-	for i, in := range r {
+	for i := range r {
 		wg.Go(func() {
-			if errs[i] = f(in); errs[i] != nil {
+			if errs[i] = f(i); errs[i] != nil {
 				r.interrupt()
 			}
 		})
@@ -80,13 +80,13 @@ func (r receivers) each(f func(receiver) error) error {
 }
 
 // receive takes datagrams until the receiver is interrupted or fails.
-func (c *Collector) receive(in receiver) error {
+func (c *Collector) receive(socket int) error {
 	var junk junkLog
 	for {
-		packets, err := in.receive()
+		packets, err := c.in[socket].receive()
 		if len(packets) > 0 {
 			c.heard.now()
-			if faulty := c.take(packets); faulty != nil {
+			if faulty := c.intakes[socket].take(packets); faulty != nil {
 				junk.report(c, faulty)
 			}
 		}
@@ -101,44 +101,18 @@ func (c *Collector) receive(in receiver) error {
 }
 
 // drainSocket takes what the socket holds, until it is empty or the end comes.
-func (c *Collector) drainSocket(in receiver, end time.Time) {
+func (c *Collector) drainSocket(socket int, end time.Time) {
+	in := c.in[socket]
 	for now := time.Now(); now.Before(end); now = time.Now() {
 		if in.setDeadline(now.Add(drainWait)) != nil {
 			return
 		}
 		packets, err := in.receive()
-		c.take(packets)
+		c.intakes[socket].take(packets)
 		if err != nil {
 			return
 		}
 	}
-}
-
-// take unpacks the datagrams and queues their lines, all under one lock. It
-// returns the last datagram that could not be decoded, if there is one.
-func (c *Collector) take(packets []packet) (faulty *packet) {
-	now := time.Now()
-	c.mu.Lock()
-	wasEmpty := c.queue.empty()
-	for i := range packets {
-		p := &packets[i]
-		c.account.Datagrams++
-		c.account.Bytes += uint64(len(p.Payload))
-		err := errTruncated
-		if !p.Truncated {
-			err = c.unpack(c, p, now)
-		}
-		if err != nil {
-			c.account.Undecodable[faultOf(err)]++
-			faulty = p
-		}
-	}
-	due := c.queue.full() || wasEmpty && !c.queue.empty()
-	c.mu.Unlock()
-	if due {
-		c.wakeWriter()
-	}
-	return faulty
 }
 
 // endReceiving says that the queue holds all there will be.

@@ -34,27 +34,30 @@ type streamKey struct {
 
 // stream is what came of one sender's stream to this collector.
 type stream struct {
-	key    streamKey
-	table  *table // the one it is in; nil: evicted, and its figures are in the totals
-	host   *host  // nil: no agent_init came
-	record uint64 // digest of the last agent_init's bytes
+	key       streamKey
+	table     *table // the one it is in; nil: evicted, and its figures are in the totals
+	evictedTo *table // where those are
+	host      *host  // nil: no agent_init came
+	record    uint64 // digest of the last agent_init's bytes
 
 	audit  *ledger.Audit // nil: its events carry no numbers
 	net    ledger.Net    // where they do not
 	id     string        // that its agent_stats states; empty: none came
 	sender map[string]uint64
 
-	frames int       // consistent ones, up to probationFrames
-	heard  time.Time // last
-	held   []byte    // a datagram too far ahead to be believed alone
+	frames     int       // consistent ones, up to probationFrames
+	heard      time.Time // last
+	held       []byte    // a datagram too far ahead to be believed alone
+	heldNumber uint64
 }
 
-// received returns the events that came, each once.
-func (s *stream) received() uint64 {
-	if s.audit != nil {
-		return s.audit.Received.Count()
+// late counts events in the totals if the stream, which has them in its audit, was
+// evicted since their datagram arrived.
+func (s *stream) late(events uint64) {
+	if s.table == nil {
+		s.evictedTo.evicted.Received += events
+		*s.evictedTo.evicted.Announced += events
 	}
-	return s.net.Received
 }
 
 // ended says whether the sender said goodbye.

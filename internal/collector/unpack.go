@@ -1,8 +1,10 @@
 package collector
 
 import (
+	"bytes"
 	"errors"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -11,65 +13,126 @@ import (
 	"tetracast/ledger"
 )
 
-// unpacker reads one datagram of a format and queues its lines. The error says
-// why the datagram cannot be decoded; nothing has changed then. It is called
-// with the collector's lock held.
-type unpacker func(*Collector, *packet, time.Time) error
-
-// unpackers are the formats by name. "auto" tells a datagram's format from its
-// first bytes.
-var unpackers = map[string]unpacker{
-	"auto": (*Collector).unpackJSON, // every datagram of the one format begins with a brace
-	"json": (*Collector).unpackJSON,
+// formats are the formats that a collector can be told to take, by name. "auto"
+// tells a datagram's format from its first bytes.
+var formats = map[string]takes{
+	"auto":  {json: true, frame: true},
+	"json":  {json: true},
+	"frame": {frame: true},
 }
+
+// takes says which formats a collector takes.
+type takes struct{ json, frame bool }
 
 func formatNames() string {
-	return strings.Join(slices.Sorted(maps.Keys(unpackers)), ", ")
+	return strings.Join(slices.Sorted(maps.Keys(formats)), ", ")
 }
 
-func (c *Collector) unpackJSON(p *packet, now time.Time) error {
-	payload, err := datagram.UnpackJSON(p.Payload)
-	if err != nil {
-		return err
+// mayspeak says whether datagrams from the address are taken.
+func (c *Collector) mayspeak(source netip.Addr) bool {
+	if c.config.AllowSources == nil {
+		return true
 	}
-	s := c.agents.source(p.Source, now)
-	switch payload.Kind {
-	case datagram.KindAgentInit:
-		if c.agents.repeated(s, payload.JSON) {
-			return nil
-		}
-		c.agents.bind(s, payload.JSON)
-		if !c.queue.put(payload.JSON, false) {
-			s.record = 0 // its next repeat is written
-		}
-	case datagram.KindAgentStats:
-		if c.agents.stats(s, payload.JSON) {
-			c.queue.put(payload.JSON, false)
-		}
-	default:
-		s.net.Received++
-		c.account.Received++
-		if !c.queue.put(payload.JSON, true) {
-			c.account.Dropped[ledger.SinkFull]++
-		}
-	}
-	return nil
+	source = source.Unmap()
+	return slices.ContainsFunc(c.config.AllowSources, func(p netip.Prefix) bool { return p.Contains(source) })
 }
 
-// errTruncated stands for a datagram longer than the receive buffer.
-var errTruncated = errors.New("collector: datagram longer than the receive buffer")
+// admit says whose frame this is, and what its number tells. One too far ahead
+// is kept aside.
+func (c *Collector) admit(h *datagram.Header, d []byte, now time.Time) (*stream, ledger.Verdict) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.agents.frameStream(h.Stream, h.Sealed, now)
+	verdict := s.audit.Window.Admit(h.Datagram, h.Sealed)
+	switch verdict {
+	case ledger.Fresh:
+		c.agents.consistent(s, now)
+	case ledger.Jump:
+		c.hold(s, h.Datagram, d)
+	}
+	return s, verdict
+}
 
-// faultOf returns what the account calls an unpacker's error.
+// repeat counts the events of a frame that came before, or too late.
+func (c *Collector) repeat(s *stream, v ledger.Verdict, events uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v == ledger.Late {
+		s.audit.LateEvents += events
+		return
+	}
+	s.audit.Duplicates += events
+}
+
+// hold keeps a frame that is too far ahead until another agrees with it. What it
+// replaces, or what there is no room for, is given up.
+func (c *Collector) hold(s *stream, number uint64, d []byte) {
+	c.heldBytes -= len(s.held)
+	if len(s.held) > 0 {
+		c.account.Undecodable[ledger.FaultJump]++
+	}
+	s.held = nil
+	if c.heldBytes+len(d) > maxHeldBytes {
+		c.account.Undecodable[ledger.FaultJump]++
+		return
+	}
+	s.held, s.heldNumber = bytes.Clone(d), number
+	c.heldBytes += len(d)
+}
+
+// believed returns the frame that was held, if it is now near enough.
+func (c *Collector) believed(s *stream) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.held == nil {
+		return nil
+	}
+	newest, _ := s.audit.Window.Newest()
+	if int64(s.heldNumber-newest) > ledger.JumpDatagrams {
+		return nil
+	}
+	d := s.held
+	c.heldBytes -= len(d)
+	s.held = nil
+	return d
+}
+
+// faultOf returns what the account calls an error of a datagram.
 func faultOf(err error) ledger.Fault {
-	switch {
-	case errors.Is(err, datagram.ErrEmpty):
-		return ledger.FaultEmpty
-	case errors.Is(err, errTruncated):
-		return ledger.FaultTruncated
-	case errors.Is(err, datagram.ErrCutOff):
-		return ledger.FaultCutOff
-	case errors.Is(err, datagram.ErrNotEvent):
-		return ledger.FaultNotEvent
+	for _, f := range faults {
+		if errors.Is(err, f.err) {
+			return f.fault
+		}
 	}
 	return ledger.FaultNotJSON
+}
+
+var faults = []struct {
+	err   error
+	fault ledger.Fault
+}{
+	{datagram.ErrEmpty, ledger.FaultEmpty},
+	{datagram.ErrCutOff, ledger.FaultCutOff},
+	{datagram.ErrNotEvent, ledger.FaultNotEvent},
+	{datagram.ErrNotJSON, ledger.FaultNotJSON},
+	{datagram.ErrVersion, ledger.FaultVersion},
+	{datagram.ErrFlag, ledger.FaultFlag},
+	{datagram.ErrHeader, ledger.FaultHeader},
+	{datagram.ErrNotSealed, ledger.FaultUnsealed},
+	{datagram.ErrUnknownKey, ledger.FaultUnknownKey},
+	{datagram.ErrCheck, ledger.FaultCheck},
+	{datagram.ErrFragment, ledger.FaultFragment},
+}
+
+// reasonOf returns why the events of a frame with a good header cannot be used.
+func reasonOf(err error) (ledger.Reason, bool) {
+	switch {
+	case errors.Is(err, datagram.ErrDictionary):
+		return ledger.UnknownDictionary, true
+	case errors.Is(err, datagram.ErrBroken):
+		return ledger.Broken, true
+	case errors.Is(err, datagram.ErrTooLong):
+		return ledger.TooLong, true
+	}
+	return 0, false
 }

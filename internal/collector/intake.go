@@ -1,0 +1,333 @@
+package collector
+
+import (
+	"bytes"
+	"encoding/base64"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"tetracast/datagram"
+	"tetracast/ledger"
+	"tetracast/transcode"
+)
+
+// intakeBytes is how much JSON an intake makes before it hands it to the queue.
+const intakeBytes = 256 << 10
+
+// maxHeldBytes bounds the frames that were too far ahead to be believed alone.
+const maxHeldBytes = 8 << 20
+
+// intake turns the datagrams of one socket into lines. What it needs for that is
+// its own: the lock of the collector is taken for a moment for each frame, to say
+// what it is, and once for a batch, to queue the lines.
+type intake struct {
+	c          *Collector
+	frames     *datagram.FrameReader
+	transcoder *transcode.Transcoder
+	header     datagram.Header // of the frame at hand
+	addEvent   func(number uint64, event []byte)
+
+	arrivals []arrival
+	text     []byte // JSON of the events at hand
+	ends     []int  // where in text each of them ends
+	faults   ledger.Faults
+	count    uint64 // datagrams
+	bytes    uint64
+	gaveUp   []incomplete
+}
+
+// arrival is what one datagram brought.
+type arrival struct {
+	kind   datagram.Kind
+	source netip.AddrPort // of what carries no number
+	line   []byte         // likewise: an event or an event about the agent
+
+	stream      *stream // of what carries numbers; nil: it carries none
+	first, last uint64  // the numbers of the events; none if last is before first
+	announced   uint64  // the highest number that its sender had given
+	sums        ledger.Sums
+	goodbye     bool
+	lines, to   int           // the events are ends[lines:to]
+	lost        bool          // its content cannot be used
+	reason      ledger.Reason // why
+}
+
+// incomplete is an event whose fragments were given up.
+type incomplete struct{ stream, number uint64 }
+
+func newIntake(c *Collector) *intake {
+	in := &intake{c: c}
+	in.frames = datagram.NewFrameReader(datagram.FrameReaderConfig{
+		Keys: c.config.Keys, Dictionaries: c.config.Dictionaries,
+		GaveUp: func(stream, number uint64) { in.gaveUp = append(in.gaveUp, incomplete{stream, number}) },
+	})
+	in.addEvent = in.event // bound once: a method value allocates
+	return in
+}
+
+// take turns the datagrams into lines and queues them. It returns the last one
+// that could not be decoded, if there is one.
+func (in *intake) take(packets []packet) (faulty *packet) {
+	now := time.Now()
+	for i := range packets {
+		p := &packets[i]
+		in.count++
+		in.bytes += uint64(len(p.Payload))
+		if fault, ok := in.datagram(p, now); !ok {
+			in.faults[fault]++
+			faulty = p
+		}
+		if len(in.text) > intakeBytes {
+			in.hand(now)
+		}
+	}
+	in.frames.Expire(now)
+	in.hand(now)
+	return faulty
+}
+
+// datagram reads one datagram. It returns false and why if nothing in it can be
+// trusted.
+func (in *intake) datagram(p *packet, now time.Time) (ledger.Fault, bool) {
+	c := in.c
+	switch {
+	case p.Truncated:
+		return ledger.FaultTruncated, false
+	case !c.mayspeak(p.Source.Addr()):
+		return ledger.FaultSource, false
+	case isFrame(p.Payload) && c.takes.frame:
+		return in.frame(p.Payload, now)
+	case !c.takes.json:
+		return ledger.FaultVersion, false
+	case len(c.config.Keys) > 0 && c.config.AllowSources == nil:
+		return ledger.FaultUnsealed, false
+	}
+	payload, err := datagram.UnpackJSON(p.Payload)
+	if err != nil {
+		return faultOf(err), false
+	}
+	in.arrivals = append(in.arrivals, arrival{source: p.Source, kind: payload.Kind, line: payload.JSON})
+	return 0, true
+}
+
+// isFrame tells a frame from the formats that are text.
+func isFrame(d []byte) bool { return len(d) > 1 && d[0] == 0xd7 && d[1] == 0x54 }
+
+// frame reads one frame.
+func (in *intake) frame(d []byte, now time.Time) (ledger.Fault, bool) {
+	h := &in.header
+	body, err := in.frames.Open(d, h)
+	if err != nil {
+		return faultOf(err), false
+	}
+	s, verdict := in.c.admit(h, d, now)
+	events := uint64(h.Count)
+	if h.Fragment.Index > 0 {
+		events = 0 // its first fragment stands for the event
+	}
+	switch verdict {
+	case ledger.Fresh:
+	case ledger.Jump:
+		return 0, true // it is held; if nobody agrees it becomes a fault
+	default:
+		in.c.repeat(s, verdict, events)
+		return 0, true
+	}
+	in.read(s, h, body, now)
+	if again := in.c.believed(s); again != nil {
+		return in.frame(again, now)
+	}
+	return 0, true
+}
+
+// read takes the events out of a frame that is new.
+func (in *intake) read(s *stream, h *datagram.Header, body []byte, now time.Time) {
+	a := arrival{
+		stream: s, kind: h.Kind, first: h.First, last: h.Last(), announced: h.Last(),
+		sums: ledger.Sums{Seen: h.Seen, Excluded: h.Excluded, Dropped: h.Dropped, Refused: h.Refused}, lines: len(in.ends),
+	}
+	err := in.frames.Read(h, body, now, in.addEvent)
+	a.to = len(in.ends)
+	switch reason, lost := reasonOf(err); {
+	case lost:
+		a.lost, a.reason = true, reason
+	case err != nil:
+		in.faults[faultOf(err)]++
+		fallthrough
+	case a.to == a.lines: // a fragment, and its event is not whole yet
+		a.last, a.announced = h.First-1, h.First-1
+	}
+	in.arrivals = append(in.arrivals, a)
+}
+
+// event takes one event of the frame at hand.
+func (in *intake) event(number uint64, event []byte) {
+	switch {
+	case in.header.Kind != datagram.KindEvent:
+		in.text = append(in.text, event...)
+	case in.header.JSON:
+		payload, err := datagram.UnpackJSON(event)
+		if err != nil {
+			in.undecoded(number, event)
+			break
+		}
+		in.text = append(in.text, payload.JSON...)
+	case in.transcoder == nil:
+		in.undecoded(number, event)
+	default:
+		text, _, err := in.transcoder.Append(in.text, event)
+		if err != nil {
+			in.undecoded(number, event)
+			break
+		}
+		in.text = text
+	}
+	in.ends = append(in.ends, len(in.text))
+}
+
+// undecoded writes an event of which nobody can make JSON as it came, so that it
+// is not lost.
+func (in *intake) undecoded(number uint64, event []byte) {
+	in.text = append(in.text, `{"tetracast_undecoded":"`...)
+	in.text = base64.StdEncoding.AppendEncode(in.text, event)
+	in.text = append(in.text, `","stream":"`...)
+	in.text = append(in.text, streamID(in.header.Stream)...)
+	in.text = append(in.text, `","number":`...)
+	in.text = strconv.AppendUint(in.text, number, 10)
+	in.text = append(in.text, '}')
+}
+
+// line returns line i of the events at hand.
+func (in *intake) line(i int) []byte {
+	start := 0
+	if i > 0 {
+		start = in.ends[i-1]
+	}
+	return in.text[start:in.ends[i]]
+}
+
+// hand gives what arrived to the account and the queue.
+func (in *intake) hand(now time.Time) {
+	c := in.c
+	c.mu.Lock()
+	wasEmpty := c.queue.empty()
+	c.account.Datagrams += in.count
+	c.account.Bytes += in.bytes
+	for fault, n := range in.faults {
+		c.account.Undecodable[fault] += n
+	}
+	for i := range in.arrivals {
+		a := &in.arrivals[i]
+		switch {
+		case a.stream == nil:
+			c.plain(a, now)
+		case a.kind == datagram.KindEvent:
+			c.numbered(in, a)
+		default:
+			c.about(in, a)
+		}
+	}
+	for _, g := range in.gaveUp {
+		if s := c.agents.byNumber(g.stream); s != nil {
+			s.audit.Incomplete++
+		}
+	}
+	due := c.queue.full() || wasEmpty && !c.queue.empty()
+	c.mu.Unlock()
+	if due {
+		c.wakeWriter()
+	}
+	in.count, in.bytes, in.faults = 0, 0, ledger.Faults{}
+	clear(in.arrivals)
+	in.arrivals, in.text, in.ends, in.gaveUp = in.arrivals[:0], in.text[:0], in.ends[:0], in.gaveUp[:0]
+	if cap(in.text) > 4*intakeBytes {
+		in.text = nil // a giant event's memory is not kept
+	}
+}
+
+// plain queues what came without a number. Called with the lock, as are those
+// below.
+func (c *Collector) plain(a *arrival, now time.Time) {
+	s := c.agents.source(a.source, now)
+	switch a.kind {
+	case datagram.KindAgentInit:
+		c.agentInit(s, a.line)
+	case datagram.KindAgentStats:
+		c.agentStats(s, a.line)
+	default:
+		s.net.Received++
+		c.account.Received++
+		if !c.queue.put(a.line, true) {
+			c.account.Dropped[ledger.SinkFull]++
+		}
+	}
+}
+
+// numbered queues the events of a frame.
+func (c *Collector) numbered(in *intake, a *arrival) {
+	audit := a.stream.audit
+	audit.Announce(a.announced, a.sums)
+	if a.last < a.first {
+		return
+	}
+	count := a.last - a.first + 1
+	whole := audit.Received.Holes(ledger.Range{First: a.first, Last: a.last}) == count
+	for i := a.first; !whole && !a.lost && i <= a.last; i++ {
+		// Some of them came before, which takes a sender that repeats itself.
+		if audit.Received.Has(i) {
+			in.ends[a.lines+int(i-a.first)] = -in.ends[a.lines+int(i-a.first)]
+		}
+	}
+	added := audit.Receive(a.first, count)
+	a.stream.late(added)
+	c.account.Received += added
+	if a.lost {
+		c.account.Dropped[a.reason] += added
+		return
+	}
+	for i := a.lines; i < a.to; i++ {
+		if in.ends[i] < 0 {
+			in.ends[i] = -in.ends[i]
+			continue
+		}
+		if !c.queue.put(in.line(i), true) {
+			c.account.Dropped[ledger.SinkFull]++
+		}
+	}
+}
+
+// about takes what an agent says of itself in a frame.
+func (c *Collector) about(in *intake, a *arrival) {
+	a.stream.audit.Announce(a.announced, a.sums)
+	if a.lost || a.to == a.lines || a.stream.table == nil {
+		return // evicted: the next one that says who it is will begin anew
+	}
+	payload, err := datagram.UnpackJSON(bytes.Clone(in.line(a.lines)))
+	if err != nil || payload.Kind != a.kind {
+		return // whoever sent it, there is nothing to learn from it
+	}
+	if a.kind == datagram.KindAgentInit {
+		c.agentInit(a.stream, payload.JSON)
+		return
+	}
+	c.agentStats(a.stream, payload.JSON)
+}
+
+// agentInit writes a record once.
+func (c *Collector) agentInit(s *stream, record []byte) {
+	if c.agents.repeated(s, record) {
+		return
+	}
+	c.agents.bind(s, record)
+	if !c.queue.put(record, false) {
+		s.record = 0 // its next repeat is written
+	}
+}
+
+// agentStats writes an account that says something new.
+func (c *Collector) agentStats(s *stream, text []byte) {
+	if c.agents.stats(s, text) {
+		c.queue.put(text, false)
+	}
+}
