@@ -58,6 +58,10 @@ type AgentStream struct {
 	Ended   string  `json:"ended"` // "goodbye" or "unknown"
 	// Sender is the exporter's own account, as it last announced it.
 	Sender map[string]uint64 `json:"sender"`
+	// SenderDropped are its drops by reason, and Upstream what Tetragon lost before
+	// it, as its last agent_stats told.
+	SenderDropped map[string]uint64  `json:"sender_dropped,omitempty"`
+	Upstream      map[string]*uint64 `json:"upstream,omitempty"`
 	// Numbers are the events' numbers that were received, and UnknownNumbers those
 	// that Unknown counts: what several collectors' accounts are united by.
 	Numbers        *Ranges `json:"numbers,omitempty"`

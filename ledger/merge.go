@@ -164,12 +164,12 @@ func unite(t, s *AgentStream) (both uint64, err error) {
 	audit.LateEvents = value(t.Late) + value(s.Late)
 	audit.Incomplete = value(t.Incomplete) + value(s.Incomplete)
 	audit.Goodbye = t.Ended == EndedGoodbye || s.Ended == EndedGoodbye
-	sender := t.Sender
+	newest := *t
 	if s.Sender["seen"] > t.Sender["seen"] {
-		sender = s.Sender
+		newest = *s
 	}
 	*t = audit.Stream(t.Stream)
-	t.Sender = sender
+	t.Sender, t.SenderDropped, t.Upstream = newest.Sender, newest.SenderDropped, newest.Upstream
 	return both, nil
 }
 

@@ -24,15 +24,16 @@ func (c *Collector) AppendText(dst []byte) []byte {
 		c.Received, c.Delivered, c.Queued, c.Dropped.String())
 	dst = fmt.Appendf(dst, "  %d datagrams, %d bytes; undecodable datagrams: %s; observed: the sockets dropped %d\n",
 		c.Datagrams, c.Bytes, c.Undecodable.String(), c.Observed.SocketDropped)
-	for _, a := range c.Agents {
-		name := a.Hostname
-		if name == "" {
-			name = "(no agent_init)"
-		}
-		dst = fmt.Appendf(dst, "  agent %s: restarts %d\n", name, a.Restarts)
+	if len(c.Agents) == 0 {
+		return dst
+	}
+	dst = c.appendTable(dst)
+	for i := range c.Agents {
+		a := &c.Agents[i]
+		dst = fmt.Appendf(dst, "  agent %s: restarts %d\n", nameOf(a), a.Restarts)
 		for _, s := range a.Streams {
-			dst = fmt.Appendf(dst, "    stream %s: announced %s, received %d, missing %s, end %s\n",
-				s.Stream, figure(s.Announced), s.Received, figure(s.Missing), s.Ended)
+			dst = fmt.Appendf(dst, "    stream %s: announced %s, received %d, missing %s, refused by the sender %s, duplicate %s, end %s\n",
+				s.Stream, figure(s.Announced), s.Received, figure(s.Missing), figure(s.RefusedBySender), figure(s.Duplicate), s.Ended)
 		}
 	}
 	return dst

@@ -131,9 +131,7 @@ func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) (collec
 		}
 		config.Dictionaries = append(config.Dictionaries, d)
 	}
-	config.NewTranscoder = func() (*transcode.Transcoder, error) {
-		return exporter.NewTranscoder(exporter.DefaultTranscodeCacheBytes)
-	}
+	config.NewTranscoder = newTranscoder
 	if c.StateDir != "" {
 		config.StateFile = filepath.Join(c.StateDir, "collect.state")
 	}
@@ -150,6 +148,11 @@ func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) (collec
 		return config, Failed(err, "systemd sets LISTEN_FDS; without it --listen is used")
 	}
 	return config, nil
+}
+
+// newTranscoder makes what turns protobuf in frames into JSON.
+func newTranscoder() (*transcode.Transcoder, error) {
+	return exporter.NewTranscoder(exporter.DefaultTranscodeCacheBytes)
 }
 
 // whoMaySpeak reads who may send. Nobody shall be able to put events into the

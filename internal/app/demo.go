@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"tetracast/datagram"
 	"tetracast/exporter"
 	"tetracast/internal/collector"
 	"tetracast/internal/replay"
@@ -37,35 +39,70 @@ func (c *DemoConfig) AddFlags(flags *pflag.FlagSet) {
 }
 
 // Demo plays the built-in recording through the whole path on this machine:
-// gRPC on a unix socket, the exporter, UDP on loopback, the collector. It is an
-// error if the two accounts do not close.
+// gRPC on a unix socket, the exporter, UDP on loopback, the collector; once as
+// one JSON event a datagram, and once in frames. It is an error if the accounts
+// do not close.
 func Demo(ctx context.Context, c DemoConfig, streams Streams) error {
+	shown := &glimpse{all: c.All, next: compact.New(sink.NewLines(streams.Out), compact.Options{Color: isTerminal(streams.Out)})}
+	fmt.Fprintf(streams.Err, "Playing real events of a recorded Tetragon: gRPC on a unix socket, then UDP on loopback.\n\n")
+	plain, err := playDemo(ctx, c, exporter.Destination{Format: "json"}, shown, streams)
+	if shown.hidden > 0 {
+		fmt.Fprintf(streams.Err, "\n... and %d more events, which --all shows.\n", shown.hidden)
+	}
+	_, _ = streams.Err.Write(append([]byte{'\n'}, plain.text...))
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	fmt.Fprintf(streams.Err, "\nThe same once more in frames of at most %d bytes, compressed:\n\n", datagram.DefaultFrameDatagram)
+	c.Rate, c.Loop = 0, false
+	frames, err := playDemo(ctx, c, exporter.Destination{Format: "frame", MaxDatagram: datagram.DefaultFrameDatagram, Compression: datagram.CompressionS2},
+		sink.NewLines(io.Discard), streams)
+	_, _ = streams.Err.Write(frames.text)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	p, f := plain.sent.Streams[0], frames.sent.Streams[0]
+	if f.Bytes > 0 {
+		fmt.Fprintf(streams.Err, "Frames took %d bytes instead of %d (1/%.1f), and %d datagrams instead of %d; and none of the %d events was too long.\n",
+			f.Bytes, p.Bytes, float64(p.Bytes)/float64(f.Bytes), f.Datagrams, p.Datagrams, frames.sent.Seen)
+	}
+	return nil
+}
+
+// played is the outcome of one round of the demo.
+type played struct {
+	sent ledger.Exporter
+	text []byte // the accounts of both sides
+}
+
+// playDemo plays the recording once to a collector of its own.
+func playDemo(ctx context.Context, c DemoConfig, to exporter.Destination, shown sink.Sink, streams Streams) (played, error) {
 	folder, err := os.MkdirTemp("", "tetracast-demo-")
 	if err != nil {
-		return fmt.Errorf("app: making a folder for the socket: %w", err)
+		return played{}, fmt.Errorf("app: making a folder for the socket: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
 	address := "unix://" + filepath.Join(folder, "tetragon.sock")
 
 	server, err := replay.New(replay.Config{EventsPerSecond: c.Rate, Loop: c.Loop})
 	if err != nil {
-		return err
+		return played{}, err
 	}
 	listener, err := replay.Listen(address)
 	if err != nil {
-		return err
+		return played{}, err
 	}
-	shown := &glimpse{all: c.All, next: compact.New(sink.NewLines(streams.Out), compact.Options{Color: isTerminal(streams.Out)})}
-	in, err := collector.New(collector.Config{Listen: "127.0.0.1:0", Sink: shown})
+	in, err := collector.New(collector.Config{Listen: "127.0.0.1:0", Sink: shown, NewTranscoder: newTranscoder})
 	if err != nil {
-		return err
+		return played{}, err
 	}
+	to.Address = in.Addr().String()
 	out, err := exporter.NewUDPExporter(exporter.Config{
-		Destinations: []exporter.Destination{{Address: in.Addr().String()}},
+		Destinations: []exporter.Destination{to},
 		Logger:       slog.New(slog.NewTextHandler(streams.Err, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
-		return err
+		return played{}, err
 	}
 	defer func() { _ = out.Close() }()
 	subscription, err := source.New(source.Config{
@@ -73,9 +110,8 @@ func Demo(ctx context.Context, c DemoConfig, streams Streams) error {
 		Connected: func(t source.Tetragon) { out.SetTetragon(exporter.Tetragon{Version: t.Version}) },
 	})
 	if err != nil {
-		return err
+		return played{}, err
 	}
-	fmt.Fprintf(streams.Err, "Playing real events of a recorded Tetragon: gRPC on %s, then UDP to %s.\n\n", address, in.Addr())
 
 	var running sync.WaitGroup
 	stopping, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -94,17 +130,13 @@ func Demo(ctx context.Context, c DemoConfig, streams Streams) error {
 
 	sent, received := exportAccount(out, subscription), in.Account()
 	_ = received.Close() // the verdict is in the account
-	if shown.hidden > 0 {
-		fmt.Fprintf(streams.Err, "\n... and %d more events, which --all shows.\n", shown.hidden)
-	}
-	text := received.AppendText(sent.AppendText([]byte{'\n'}))
+	text := received.AppendText(sent.AppendText(nil))
 	err = errors.Join(sent.Check(), received.Check(), ledger.Settle(&sent, &received))
 	if err == nil {
 		text = fmt.Appendf(text, "Both close: seen %d, of which %d fit no datagram; sent %d, received %d.\n",
 			sent.Seen, sent.Streams[0].Dropped[ledger.Oversize], sent.Streams[0].Sent, received.Received)
 	}
-	_, _ = streams.Err.Write(text)
-	return errors.Join(err, exportErr, collectErr)
+	return played{sent: sent, text: text}, errors.Join(err, exportErr, collectErr)
 }
 
 // settleTime gives the collector time to take from its socket what was sent.

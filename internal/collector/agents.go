@@ -221,7 +221,7 @@ func (a *agents) stats(s *stream, text []byte) (news bool) {
 		a.join(s, stats.Hostname) // its agent_init was lost
 	}
 	news = !about.ended() || !stats.Goodbye
-	about.sender = senderFigures(stats)
+	about.told = toldBy(stats)
 	if about.audit != nil {
 		about.audit.Announce(stats.LastNumber, stats.Sums())
 		about.audit.Goodbye = about.audit.Goodbye || stats.Goodbye
@@ -258,14 +258,14 @@ func (a *agents) byID(id string) *stream {
 	return a.byNumber(key)
 }
 
-// senderFigures are what the account repeats of a sender's own.
-func senderFigures(s *ledger.AgentStats) map[string]uint64 {
+// toldBy returns what the account repeats of an agent_stats.
+func toldBy(s *ledger.AgentStats) told {
 	sums := s.Sums()
-	return map[string]uint64{
+	return told{Dropped: s.Dropped, Upstream: s.Upstream, Sender: map[string]uint64{
 		"seen": sums.Seen, "excluded": sums.Excluded, "dropped": sums.Dropped, "refused": sums.Refused,
 		"sent": s.Sent, "datagrams": s.Datagrams, "truncated": s.Truncated,
 		"subscription_breaks": s.SubscriptionBreaks, "blind_ms": s.BlindMS,
-	}
+	}}
 }
 
 // account returns the agents by name with their streams by id; those that sent

@@ -47,28 +47,28 @@ type savedHost struct {
 // savedStream is a stream with numbers. Its window begins anew behind the newest
 // datagram.
 type savedStream struct {
-	ID         string            `json:"stream"`
-	Hostname   string            `json:"hostname"`
-	Trusted    bool              `json:"trusted"` // not on probation
-	Newest     uint64            `json:"newest_datagram"`
-	Numbers    ledger.Ranges     `json:"numbers"`
-	Unknown    ledger.Ranges     `json:"unknown"`
-	Sums       ledger.Sums       `json:"sums"`
-	Announced  uint64            `json:"announced"`
-	Duplicate  uint64            `json:"duplicate"`
-	Late       uint64            `json:"late"`
-	Incomplete uint64            `json:"incomplete"`
-	Goodbye    bool              `json:"goodbye"`
-	Sender     map[string]uint64 `json:"sender"`
+	ID         string        `json:"stream"`
+	Hostname   string        `json:"hostname"`
+	Trusted    bool          `json:"trusted"` // not on probation
+	Newest     uint64        `json:"newest_datagram"`
+	Numbers    ledger.Ranges `json:"numbers"`
+	Unknown    ledger.Ranges `json:"unknown"`
+	Sums       ledger.Sums   `json:"sums"`
+	Announced  uint64        `json:"announced"`
+	Duplicate  uint64        `json:"duplicate"`
+	Late       uint64        `json:"late"`
+	Incomplete uint64        `json:"incomplete"`
+	Goodbye    bool          `json:"goodbye"`
+	Told       told          `json:"told"`
 }
 
 // savedSource is a stream without numbers.
 type savedSource struct {
-	Source   netip.AddrPort    `json:"source"`
-	Hostname string            `json:"hostname"`
-	ID       string            `json:"stream"`
-	Net      ledger.Net        `json:"net"`
-	Sender   map[string]uint64 `json:"sender"`
+	Source   netip.AddrPort `json:"source"`
+	Hostname string         `json:"hostname"`
+	ID       string         `json:"stream"`
+	Net      ledger.Net     `json:"net"`
+	Told     told           `json:"told"`
 }
 
 // snapshot returns what is known now. Its totals count what waits for the sink
@@ -94,14 +94,14 @@ func (c *Collector) snapshot() *state {
 		// The one silent longest first, so that putting them back keeps the order.
 		t.allFromOldest(func(x *stream) {
 			if x.audit == nil {
-				s.Sources = append(s.Sources, savedSource{Source: x.key.source, Hostname: name(x), ID: x.id, Net: x.net, Sender: x.sender})
+				s.Sources = append(s.Sources, savedSource{Source: x.key.source, Hostname: name(x), ID: x.id, Net: x.net, Told: x.told})
 				return
 			}
 			newest, _ := x.audit.Window.Newest()
 			s.Streams = append(s.Streams, savedStream{
 				ID: streamID(x.key.id), Hostname: name(x), Trusted: t == c.agents.frames, Newest: newest,
 				Numbers: x.audit.Received.Clone(), Unknown: x.audit.Unknown.Clone(), Sums: x.audit.Sums, Announced: x.audit.Announced,
-				Duplicate: x.audit.Duplicates, Late: x.audit.LateEvents, Incomplete: x.audit.Incomplete, Goodbye: x.audit.Goodbye, Sender: x.sender,
+				Duplicate: x.audit.Duplicates, Late: x.audit.LateEvents, Incomplete: x.audit.Incomplete, Goodbye: x.audit.Goodbye, Told: x.told,
 			})
 		})
 	}
@@ -273,7 +273,7 @@ func (c *Collector) restore(s *state, now time.Time) {
 		if !ok {
 			continue
 		}
-		x := &stream{key: streamKey{id: id}, heard: now, sender: saved.Sender, audit: &ledger.Audit{
+		x := &stream{key: streamKey{id: id}, heard: now, told: saved.Told, audit: &ledger.Audit{
 			Received: saved.Numbers, Unknown: saved.Unknown, Sums: saved.Sums, Announced: saved.Announced,
 			Duplicates: saved.Duplicate, LateEvents: saved.Late, Incomplete: saved.Incomplete,
 			Goodbye: saved.Goodbye, Blind: !s.Clean && !saved.Goodbye,
@@ -287,7 +287,7 @@ func (c *Collector) restore(s *state, now time.Time) {
 		join(x, saved.Hostname)
 	}
 	for _, saved := range s.Sources {
-		x := &stream{key: streamKey{source: saved.Source}, heard: now, id: saved.ID, net: saved.Net, sender: saved.Sender}
+		x := &stream{key: streamKey{source: saved.Source}, heard: now, id: saved.ID, net: saved.Net, told: saved.Told}
 		x.net.Blind = x.net.Blind || !s.Clean && !x.net.Goodbye
 		a.sources.put(x)
 		if x.id != "" {

@@ -40,15 +40,22 @@ type stream struct {
 	host      *host  // nil: no agent_init came
 	record    uint64 // digest of the last agent_init's bytes
 
-	audit  *ledger.Audit // nil: its events carry no numbers
-	net    ledger.Net    // where they do not
-	id     string        // that its agent_stats states; empty: none came
-	sender map[string]uint64
+	audit *ledger.Audit // nil: its events carry no numbers
+	net   ledger.Net    // where they do not
+	id    string        // that its agent_stats states; empty: none came
+	told  told
 
 	frames     int       // consistent ones, up to probationFrames
 	heard      time.Time // last
 	held       []byte    // a datagram too far ahead to be believed alone
 	heldNumber uint64
+}
+
+// told is what the account repeats of a stream's last agent_stats.
+type told struct {
+	Sender   map[string]uint64  `json:"sender"`
+	Dropped  map[string]uint64  `json:"dropped"`
+	Upstream map[string]*uint64 `json:"upstream"`
 }
 
 // late counts events in the totals if the stream, which has them in its audit, was
@@ -67,12 +74,14 @@ func (s *stream) ended() bool { return s.net.Goodbye || s.audit != nil && s.audi
 func (s *stream) account() ledger.AgentStream {
 	if s.audit != nil {
 		a := s.audit.Stream(streamID(s.key.id))
-		if s.sender != nil {
-			a.Sender = s.sender
+		if s.told.Sender != nil {
+			a.Sender = s.told.Sender
 		}
+		a.SenderDropped, a.Upstream = s.told.Dropped, s.told.Upstream
 		return a
 	}
-	a := ledger.AgentStream{Stream: s.key.source.String(), Received: s.net.Received, Ended: ledger.EndedUnknown, Sender: s.sender}
+	a := ledger.AgentStream{Stream: s.key.source.String(), Received: s.net.Received, Ended: ledger.EndedUnknown,
+		Sender: s.told.Sender, SenderDropped: s.told.Dropped, Upstream: s.told.Upstream}
 	if s.id != "" {
 		a.Stream = s.id
 	}
