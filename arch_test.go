@@ -39,6 +39,7 @@ var imports = []struct {
 	{"ledger", []string{std}},
 	{"internal/corpus", []string{std}},
 	{"internal/udp", []string{std, unix}},
+	{"internal/udp/netns", []string{std, unix}},
 	{"internal/udp/impair", []string{std, "tetracast/internal/udp"}},
 	{"exporter", []string{std, unix, tetragonAPI, grpc, protobuf, "tetracast/transcode", "tetracast/metadata", "tetracast/datagram", "tetracast/ledger", "tetracast/internal/udp"}},
 	{"internal/source", []string{std, unix, tetragonAPI, grpc, protobuf, compression, "tetracast/internal/corpus"}},

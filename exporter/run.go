@@ -152,7 +152,7 @@ func (e *UDPExporter) work(deadline time.Time) (again time.Time) {
 			e.queue.release(c)
 		}
 		e.publish()
-		if c != nil || e.announce || len(e.dialled) > 0 {
+		if c != nil || e.announce || len(e.dialled) > 0 || e.queue.head != nil && e.worker.ready(now) {
 			continue
 		}
 		if e.queue.head == nil && !e.worker.pending() {

@@ -155,3 +155,34 @@ func TestNoGoodbyeToADeadDestination(t *testing.T) {
 		}
 	})
 }
+
+// TestStuckDatagram: a datagram that the device never has room for is given up
+// after a second, and those behind it are sent.
+func TestStuckDatagram(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		socket := fakeSocket{}
+		e := newTestExporter(t, Config{}, &socket)
+		stop := start(t, e)
+		if err := e.SendWire(wire(0)); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		socket.setFail(func(int) error {
+			if time.Since(begin) < 1500*time.Millisecond {
+				return &udp.SendError{Class: udp.ErrNoBuffers}
+			}
+			return nil
+		})
+		for i := range 3 {
+			if err := e.SendWire(wire(1 + i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(5 * time.Second)
+		stop()
+		s := check(t, e).Streams[0]
+		if s.Dropped[ledger.NoBuffers] != 1 || s.Sent != 3 {
+			t.Errorf("sent %d, dropped %s; want one given up and the others sent", s.Sent, s.Dropped.String())
+		}
+	})
+}

@@ -30,6 +30,8 @@ const (
 	minAwayWait = 100 * time.Millisecond
 	maxAwayWait = 5 * time.Second
 
+	stuckTime = time.Second // so long one datagram may be refused for want of buffers
+
 	lostAnnounceWait = time.Second // after an agent_init that the kernel refused
 
 	calmTime = 5 * time.Second // without a failure: the destination is up again
@@ -79,6 +81,7 @@ type stream struct {
 	announceDue time.Time      // when the next one is due; never until the first event or announceNow
 	nextAttempt time.Time      // before this no send is tried
 	awayWait    time.Duration
+	stuck       time.Time     // since when the device has no buffers for the next datagram; zero: it has
 	rotateNext  time.Time     // when the source port changes; zero: at the first look
 	trouble     chan struct{} // tells the resolver that a send failed; capacity 1
 	failed      time.Time     // the last failure of a destination that is down; zero: it is up
@@ -376,6 +379,9 @@ func (s *stream) trySend(b *datagram.Batch, done int, now time.Time) int {
 	s.tooWide = false
 	for done < len(b.Datagrams) {
 		sent, err := s.conn.Send(b.Datagrams[done:])
+		if sent > 0 {
+			s.stuck = time.Time{}
+		}
 		for range sent {
 			s.counts.sent += uint64(b.Events[done])
 			s.counts.bytes += uint64(len(b.Datagrams[done]))
@@ -422,8 +428,18 @@ func (s *stream) verdict(err error, now time.Time) (wait time.Duration, reason l
 		var paced *udp.SendError
 		errors.As(err, &paced)
 		return max(paced.After, time.Millisecond), 0
-	case errors.Is(err, udp.ErrWouldBlock), errors.Is(err, udp.ErrNoBuffers):
+	case errors.Is(err, udp.ErrWouldBlock):
 		return fullWait, 0
+	case errors.Is(err, udp.ErrNoBuffers):
+		// The device's queue is full. A datagram whose IP fragments are more than it
+		// has room for would never pass.
+		if s.stuck.IsZero() {
+			s.stuck = now
+		}
+		if now.Sub(s.stuck) < stuckTime {
+			return fullWait, 0
+		}
+		reason = ledger.NoBuffers
 	case errors.Is(err, udp.ErrUnreachable), errors.Is(err, udp.ErrLinkDown):
 		s.fail(err, now)
 		s.awayWait = min(max(2*s.awayWait, minAwayWait), maxAwayWait)
@@ -437,6 +453,7 @@ func (s *stream) verdict(err error, now time.Time) (wait time.Duration, reason l
 	default:
 		reason = ledger.SendFailed
 	}
+	s.stuck = time.Time{}
 	s.fail(err, now)
 	return 0, reason
 }

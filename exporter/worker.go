@@ -94,11 +94,11 @@ func (w *worker) finish(now time.Time) {
 	}
 }
 
-// ready says whether any stream can send now. Without one, events are better
+// ready says whether any stream can send events now. Without one, they are better
 // kept in the queue than worked off.
 func (w *worker) ready(now time.Time) bool {
 	for _, s := range w.streams {
-		if s.ready(now) {
+		if s.ready(now) && len(s.pending.Datagrams) == 0 {
 			return true
 		}
 	}

@@ -32,6 +32,9 @@ const (
 	// TooLarge (exporter): the kernel refused the datagram for its size
 	// (EMSGSIZE).
 	TooLarge
+	// NoBuffers (exporter): for a whole second the network device's queue had no
+	// room for the datagram (ENOBUFS).
+	NoBuffers
 	// SendFailed (exporter): the kernel refused the datagram for another cause.
 	SendFailed
 
@@ -68,6 +71,7 @@ var reasonTexts = [numReasons]string{
 	Refused:         "refused",
 	NotPermitted:    "not_permitted",
 	TooLarge:        "too_large",
+	NoBuffers:       "no_buffers",
 	SendFailed:      "send_failed",
 	SinkFull:        "sink_full",
 	SinkFailed:      "sink_failed",

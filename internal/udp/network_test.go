@@ -40,8 +40,8 @@ func sendAll(t testing.TB, c *Conn, datagrams [][]byte) (taken int, refused map[
 func TestDeviceQueueFull(t *testing.T) {
 	l := newLink(t, "tc")
 	listener := l.listen(ListenOptions{ReceiveBufferBytes: 16 << 20})
-	l.sh(l.sender, "tc qdisc add dev va root tbf rate 20mbit burst 5kb limit 6000")
-	before := l.snmp(l.sender, "SndbufErrors")
+	l.Sh(l.Sender, "tc qdisc add dev va root tbf rate 20mbit burst 5kb limit 6000")
+	before := l.snmp(l.Sender, "SndbufErrors")
 	c := l.dial(Options{GSO: Off, SendBufferBytes: 4 << 20})
 	taken, refused := sendAll(t, c, slices.Repeat(sized(1000), 500))
 	if taken != 500 || refused[ErrNoBuffers] == 0 {
@@ -50,7 +50,7 @@ func TestDeviceQueueFull(t *testing.T) {
 	if n := drain(t, listener); n != 500 {
 		t.Errorf("%d of 500 arrived", n)
 	}
-	observed := l.snmp(l.sender, "SndbufErrors") - before
+	observed := l.snmp(l.Sender, "SndbufErrors") - before
 	if observed < refused[ErrNoBuffers] {
 		t.Errorf("the namespace counted %d, Send told of %d", observed, refused[ErrNoBuffers])
 	}
@@ -60,7 +60,7 @@ func TestDeviceQueueFull(t *testing.T) {
 // and its error queue is emptied.
 func TestNobodyAnswersARP(t *testing.T) {
 	l := newLink(t)
-	l.sh(l.receiver, "ip addr flush dev vb")
+	l.Sh(l.Receiver, "ip addr flush dev vb")
 	c := l.dial(Options{GSO: Off})
 	var slowest time.Duration
 	datagram := sized(100)
@@ -94,7 +94,7 @@ func TestPathMTU(t *testing.T) {
 	if taken, refused := sendAll(t, c, sized(1472, 1472, 1473, 1472)); taken != 3 || refused[ErrTooLarge] != 1 {
 		t.Errorf("taken %d, refused %v", taken, refused)
 	}
-	l.sh(l.sender, "ip link set va mtu 1300")
+	l.Sh(l.Sender, "ip link set va mtu 1300")
 	_, err := c.Send(sized(1400, 1400))
 	var sendErr *SendError
 	if !errors.As(err, &sendErr) || sendErr.Class != ErrTooLarge || sendErr.MTU != 1300 {
@@ -106,7 +106,7 @@ func TestPathMTU(t *testing.T) {
 	if taken, _ := sendAll(t, c, sized(1272, 1272)); taken != 2 {
 		t.Errorf("%d of two that fit were taken", taken)
 	}
-	l.sh(l.sender, "ip link set va mtu 1500")
+	l.Sh(l.Sender, "ip link set va mtu 1500")
 	if got := c.MaxPayload(now.Add(mtuMemory - time.Minute)); got != 1272 {
 		t.Errorf("it grew to %d before its time", got)
 	}
@@ -131,11 +131,11 @@ func TestICMPFragmentationNeeded(t *testing.T) {
 	l := newLink(t)
 	// Behind the receiver's namespace, which becomes the router, is a narrow link
 	// to itself.
-	l.sh(l.receiver, "sysctl -qw net.ipv4.ip_forward=1 && ip link add vc type veth peer name vd && ip addr add 198.18.1.1/24 dev vc && "+
+	l.Sh(l.Receiver, "sysctl -qw net.ipv4.ip_forward=1 && ip link add vc type veth peer name vd && ip addr add 198.18.1.1/24 dev vc && "+
 		"ip link set vc mtu 1300 up && ip link set vd mtu 1300 up && ip neigh add 198.18.1.2 lladdr 02:00:00:00:00:02 dev vc")
-	l.sh(l.sender, "ip route add 198.18.1.0/24 via "+receiverIP)
+	l.Sh(l.Sender, "ip route add 198.18.1.0/24 via "+receiverIP)
 	var c *Conn
-	l.in(l.sender, func() { c = mustDial(t, "198.18.1.2:7514", Options{DontFragment: true, GSO: On}) })
+	l.In(l.Sender, func() { c = mustDial(t, "198.18.1.2:7514", Options{DontFragment: true, GSO: On}) })
 	defer func() { _ = c.Close() }()
 	deadline := time.Now().Add(5 * time.Second)
 	for c.MTU() != 1300 {
@@ -159,12 +159,12 @@ func TestPacketFilter(t *testing.T) {
 	l := newLink(t, "nft")
 	listener := l.listen(ListenOptions{})
 	c := l.dial(Options{GSO: Off})
-	l.sh(l.sender, "nft add table ip f && nft add chain ip f o '{ type filter hook output priority 0; }' && nft add rule ip f o udp dport 7514 drop")
+	l.Sh(l.Sender, "nft add table ip f && nft add chain ip f o '{ type filter hook output priority 0; }' && nft add rule ip f o udp dport 7514 drop")
 	taken, refused := sendAll(t, c, sized(100, 200, 300))
 	if taken != 0 || refused[ErrNotPermitted] != 3 {
 		t.Errorf("with the rule: taken %d, refused %v", taken, refused)
 	}
-	l.sh(l.sender, "nft delete table ip f")
+	l.Sh(l.Sender, "nft delete table ip f")
 	if taken, refused := sendAll(t, c, sized(100, 200, 300)); taken != 3 {
 		t.Errorf("without it: taken %d, refused %v", taken, refused)
 	}
@@ -180,16 +180,16 @@ func TestLinkFlap(t *testing.T) {
 	listener := l.listen(ListenOptions{})
 	c := l.dial(Options{GSO: Off})
 	sendAll(t, c, sized(100))
-	l.sh(l.sender, "ip link set va down")
-	l.in(l.sender, func() {
+	l.Sh(l.Sender, "ip link set va down")
+	l.In(l.Sender, func() {
 		taken, refused := sendAll(t, c, sized(100, 200))
 		if taken != 0 || refused[ErrUnreachable]+refused[ErrLinkDown] != 2 {
 			t.Errorf("without the link: taken %d, refused %v", taken, refused)
 		}
 	})
-	l.sh(l.sender, "ip link set va up")
+	l.Sh(l.Sender, "ip link set va up")
 	awaitCarrier(l)
-	l.in(l.sender, func() {
+	l.In(l.Sender, func() {
 		if taken, refused := sendAll(t, c, sized(100, 200)); taken != 2 {
 			t.Errorf("with the link again: taken %d, refused %v", taken, refused)
 		}
@@ -201,7 +201,7 @@ func TestLinkFlap(t *testing.T) {
 
 // awaitCarrier waits until the sender's device has a carrier.
 func awaitCarrier(l *link) {
-	l.sh(l.sender, "for i in $(seq 100); do ip -o link show va | grep -q LOWER_UP && exit 0; sleep 0.02; done; exit 1")
+	l.Sh(l.Sender, "for i in $(seq 100); do ip -o link show va | grep -q LOWER_UP && exit 0; sleep 0.02; done; exit 1")
 }
 
 // TestOwnAddressGone (S12): a socket whose source address was replaced never
@@ -211,17 +211,17 @@ func TestOwnAddressGone(t *testing.T) {
 	listener := l.listen(ListenOptions{})
 	c := l.dial(Options{GSO: Off})
 	sendAll(t, c, sized(100))
-	l.sh(l.sender, "ip addr del "+senderIP+"/24 dev va")
-	l.in(l.sender, func() {
+	l.Sh(l.Sender, "ip addr del "+senderIP+"/24 dev va")
+	l.In(l.Sender, func() {
 		for range 100 {
 			if taken, _ := sendAll(t, c, sized(100)); taken != 0 {
 				t.Fatal("sent without an address")
 			}
 		}
 	})
-	l.sh(l.sender, "ip addr add 198.18.0.9/24 dev va")
+	l.Sh(l.Sender, "ip addr add 198.18.0.9/24 dev va")
 	c.rebindNext = time.Time{} // five seconds later
-	l.in(l.sender, func() {
+	l.In(l.Sender, func() {
 		if taken, refused := sendAll(t, c, sized(100, 200)); taken != 2 {
 			t.Errorf("with another address: taken %d, refused %v", taken, refused)
 		}
@@ -239,7 +239,7 @@ func TestOwnAddressGone(t *testing.T) {
 func TestPacedPath(t *testing.T) {
 	l := newLink(t, "tc")
 	listener := l.listen(ListenOptions{ReceiveBufferBytes: 4 << 20})
-	l.sh(l.sender, "tc qdisc add dev va root tbf rate 10mbit burst 15kb limit 30000")
+	l.Sh(l.Sender, "tc qdisc add dev va root tbf rate 10mbit burst 15kb limit 30000")
 	c := l.dial(Options{BytesPerSecond: 1_000_000, GSO: Off})
 	datagrams := slices.Repeat(sized(1000), 600)
 	for len(datagrams) > 0 {
@@ -265,7 +265,7 @@ func TestGSOWithoutDeviceSupport(t *testing.T) {
 	listener := l.listen(ListenOptions{ReceiveBufferBytes: 4 << 20})
 	c := l.dial(Options{GSO: On})
 	for _, state := range []string{"tx-udp-segmentation off", "sg off", "tx off"} {
-		l.sh(l.sender, "ethtool -K va "+state)
+		l.Sh(l.Sender, "ethtool -K va "+state)
 		datagrams := sized(1400, 1400, 1400, 1400, 77)
 		if taken, refused := sendAll(t, c, datagrams); taken != 5 {
 			t.Errorf("%s: taken %d, refused %v", state, taken, refused)

@@ -32,6 +32,10 @@ type Config struct {
 	// ones have passed, or until nothing comes for a moment.
 	Reorder   float64
 	ReorderBy int
+	// Watch, if set, is told of each datagram how often it is passed on: 0, 1 or
+	// 2 times, and whether it is so in another form than it came. The bytes are
+	// valid during the call.
+	Watch func(datagram []byte, times int, corrupted bool)
 }
 
 // Truth is what a proxy did, in datagrams.
@@ -118,16 +122,28 @@ func (p *Proxy) pass(payload []byte) error {
 	p.truth.Received++
 	c, fate := p.config.Load(), p.random.Float64()
 	reorder := p.random.Float64() < c.Reorder
+	times, corrupted := 1, false
 	switch {
 	case fate < c.Drop:
+		times = 0
+	case fate < c.Drop+c.Duplicate:
+		times = 2
+	case fate < c.Drop+c.Duplicate+c.Corrupt && len(payload) > 0:
+		corrupted = true
+	}
+	if c.Watch != nil {
+		c.Watch(payload, times, corrupted)
+	}
+	switch {
+	case times == 0:
 		p.truth.Dropped++
 		return p.release(false)
-	case fate < c.Drop+c.Duplicate:
+	case times == 2:
 		p.truth.Duplicated++
 		if err := p.send(payload); err != nil {
 			return err
 		}
-	case fate < c.Drop+c.Duplicate+c.Corrupt && len(payload) > 0:
+	case corrupted:
 		p.truth.Corrupted++
 		payload = append([]byte(nil), payload...)
 		payload[p.random.IntN(len(payload))] ^= 1 << p.random.IntN(8)
