@@ -210,6 +210,9 @@ func (s *stream) announceNow() { s.announceDue = time.Time{} }
 // destination does not take it now; it then stays due.
 func (s *stream) announce(now time.Time) bool {
 	record, cached, cause := s.cache.Get()
+	if s.frame != nil {
+		s.frame.SetRecord(record.Digest())
+	}
 	s.packer.PackRecord(&s.record, record.Line())
 	before := s.counts.datagrams
 	done := s.trySend(&s.record, 0, now)

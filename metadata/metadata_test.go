@@ -132,3 +132,22 @@ func TestGetAllocates(t *testing.T) {
 		t.Errorf("a cached export costs %v allocations, want 0", n)
 	}
 }
+
+func TestDigest(t *testing.T) {
+	digest := func(f Facts) uint64 {
+		t.Helper()
+		r, err := NewRecord(f, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Digest()
+	}
+	a := Facts{Hostname: "node-1", TetragonVersion: "v1.7.0", PID: 7, UDPDestination: "a:1", Time: time.Unix(1, 0)}
+	b := a
+	b.PID, b.UDPDestination, b.Time = 8, "b:1", time.Unix(2, 0)
+	c := a
+	c.TetragonVersion = "v1.6.0"
+	if digest(a) != digest(b) || digest(a) == digest(c) || digest(a) == 0 {
+		t.Errorf("digests %x, of another start %x, of another version %x", digest(a), digest(b), digest(c))
+	}
+}

@@ -1,6 +1,8 @@
 package metadata
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -9,8 +11,9 @@ import (
 // Record is an agent_init with its rendered bytes. It is immutable and safe
 // for any number of goroutines.
 type Record struct {
-	event *MetadataEvent
-	line  []byte
+	event  *MetadataEvent
+	line   []byte
+	digest uint64
 }
 
 // Renderer turns an event into one JSON object without a newline.
@@ -28,8 +31,26 @@ func NewRecord(f Facts, render Renderer) (*Record, error) {
 	}
 	line := make([]byte, 0, len(text)+1)
 	line = append(append(line, text...), '\n')
-	return &Record{event: event, line: line}, nil
+	return &Record{event: event, line: line, digest: digest(*event)}, nil
 }
+
+// digest returns the first eight bytes of the SHA-256 of the event's JSON without
+// what tells one start of an agent, and one destination, from another. It is not
+// 0, which stands for no record.
+func digest(event MetadataEvent) uint64 {
+	event.Timestamp, event.PID, event.UDPDestination = "", 0, ""
+	text, err := event.ToJSON()
+	if err != nil {
+		return 1 // two such records are taken for one
+	}
+	sum := sha256.Sum256(text)
+	return max(1, binary.BigEndian.Uint64(sum[:]))
+}
+
+// Digest names what the record states of an agent, whenever it was started and
+// wherever it sends: frames carry it, so that a receiver that lost this record
+// knows it from another start. It is never 0.
+func (r *Record) Digest() uint64 { return r.digest }
 
 // Event returns what the record states. The caller must not change it.
 func (r *Record) Event() *MetadataEvent { return r.event }
