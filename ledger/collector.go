@@ -1,6 +1,9 @@
 package ledger
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Collector is the account of one collector process. Its JSON form is the file
 // that --account writes. All figures are events where the name does not say
@@ -21,6 +24,9 @@ type Collector struct {
 	// Overlap counts events that more than one collector received; 0 in the
 	// account of one collector.
 	Overlap uint64 `json:"overlap,omitempty"`
+	// KilledAt is when this collector began anew after it had been killed: of a stream
+	// that it does not know, and that is older, it may have received some. Nil: never.
+	KilledAt *time.Time `json:"killed_at,omitempty"`
 
 	// Closes is nil while the end of a stream is not known.
 	Closes *bool   `json:"closes"`
@@ -66,6 +72,11 @@ type AgentStream struct {
 	// that Unknown counts: what several collectors' accounts are united by.
 	Numbers        *Ranges `json:"numbers,omitempty"`
 	UnknownNumbers *Ranges `json:"unknown_numbers,omitempty"`
+	// BlindAfter: the collector was killed, and of the numbers after this one nothing
+	// has come to it since; what it had received of them is unknown.
+	BlindAfter *uint64 `json:"blind_after,omitempty"`
+	// StartedAt is when the stream began, by its sender's clock. Nil: it told nobody.
+	StartedAt *time.Time `json:"started_at,omitempty"`
 }
 
 // Clone returns a copy that shares no memory with s, but for Sender.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 // ErrNoUnion is returned by Merge for accounts whose numbers cannot be united,
@@ -23,6 +24,10 @@ func (a *Audit) Stream(id string) AgentStream {
 	s.Duplicate, s.Late, s.Incomplete = &duplicates, &late, &incomplete
 	if a.Goodbye {
 		s.Ended = EndedGoodbye
+	}
+	if a.Blind {
+		after := a.Announced
+		s.BlindAfter = &after
 	}
 	s.settle(a.Figures())
 	return s
@@ -65,6 +70,9 @@ func Merge(accounts ...Collector) (Collector, error) {
 		for f, n := range c.Undecodable {
 			total.Undecodable[f] += n
 		}
+		if c.KilledAt != nil && (total.KilledAt == nil || c.KilledAt.After(*total.KilledAt)) {
+			total.KilledAt = c.KilledAt
+		}
 		for _, a := range c.Agents {
 			both, err := u.add(&a)
 			if err != nil {
@@ -72,6 +80,9 @@ func Merge(accounts ...Collector) (Collector, error) {
 			}
 			total.Overlap += both
 		}
+	}
+	for i := range accounts {
+		u.darken(&accounts[i])
 	}
 	total.Agents = u.all()
 	return total, total.Close()
@@ -121,6 +132,40 @@ func (u *union) add(a *Agent) (both uint64, err error) {
 	return both, nil
 }
 
+// clockSkew is how far the clocks of a fleet may be apart.
+const clockSkew = time.Minute
+
+// darken makes unknown what is missing of the streams that a killed collector
+// does not know, but may have received some of.
+func (u *union) darken(c *Collector) {
+	if c.KilledAt == nil {
+		return
+	}
+	known := map[string]bool{}
+	for _, a := range c.Agents {
+		for _, s := range a.Streams {
+			known[s.Stream] = true
+		}
+	}
+	for id, s := range u.at {
+		if known[id] || s.StartedAfter(*c.KilledAt) || *s.Announced == 0 {
+			continue
+		}
+		audit := Audit{Received: *s.Numbers, Announced: *s.Announced}
+		audit.Unknown.Add(Range{First: 1, Last: *s.Announced})
+		audit.Sums.Refused = s.Sender["refused"]
+		f := audit.Figures()
+		unknown := audit.Unknown.Clone()
+		s.UnknownNumbers = &unknown
+		s.settle(f)
+	}
+}
+
+// StartedAfter says whether the stream certainly began after that moment.
+func (s *AgentStream) StartedAfter(t time.Time) bool {
+	return s.StartedAt != nil && s.StartedAt.After(t.Add(clockSkew))
+}
+
 // all returns the agents by name, each with its streams by id.
 func (u *union) all() []Agent {
 	streams := u.others
@@ -159,6 +204,11 @@ func unite(t, s *AgentStream) (both uint64, err error) {
 		}
 	}
 	audit := Audit{Received: *t.Numbers, Unknown: unknown, Announced: max(value(t.Announced), value(s.Announced))}
+	for _, after := range []*uint64{t.BlindAfter, s.BlindAfter} {
+		if after != nil && *after < audit.Announced {
+			audit.Unknown.Add(Range{First: *after + 1, Last: audit.Announced})
+		}
+	}
 	audit.Sums.Refused = max(t.Sender["refused"], s.Sender["refused"])
 	audit.Duplicates = value(t.Duplicate) + value(s.Duplicate)
 	audit.LateEvents = value(t.Late) + value(s.Late)
@@ -168,7 +218,16 @@ func unite(t, s *AgentStream) (both uint64, err error) {
 	if s.Sender["seen"] > t.Sender["seen"] {
 		newest = *s
 	}
+	blind := t.BlindAfter
+	if s.BlindAfter != nil && (blind == nil || *s.BlindAfter < *blind) {
+		blind = s.BlindAfter
+	}
+	started := t.StartedAt
+	if started == nil {
+		started = s.StartedAt
+	}
 	*t = audit.Stream(t.Stream)
+	t.BlindAfter, t.StartedAt = blind, started
 	t.Sender, t.SenderDropped, t.Upstream = newest.Sender, newest.SenderDropped, newest.Upstream
 	return both, nil
 }

@@ -34,6 +34,9 @@ type agents struct {
 	ids       map[string]*stream // of sources, by the id that their agent_stats state
 
 	hosts map[string]*host // by name
+	// killedAt is when the collector began anew after it had been killed. Zero: it
+	// never was.
+	killedAt time.Time
 	// evictedRestarts are those of hosts whose last stream was evicted.
 	evictedRestarts uint64
 }
@@ -223,6 +226,10 @@ func (a *agents) stats(s *stream, text []byte) (news bool) {
 	news = !about.ended() || !stats.Goodbye
 	about.told = toldBy(stats)
 	if about.audit != nil {
+		if about.fresh && stats.StartedAt.After(a.killedAt.Add(time.Minute)) {
+			about.audit.Unknown = ledger.Ranges{} // it is younger than the kill
+		}
+		about.fresh = false
 		about.audit.Announce(stats.LastNumber, stats.Sums())
 		about.audit.Goodbye = about.audit.Goodbye || stats.Goodbye
 		return news
@@ -261,7 +268,7 @@ func (a *agents) byID(id string) *stream {
 // toldBy returns what the account repeats of an agent_stats.
 func toldBy(s *ledger.AgentStats) told {
 	sums := s.Sums()
-	return told{Dropped: s.Dropped, Upstream: s.Upstream, Sender: map[string]uint64{
+	return told{Dropped: s.Dropped, Upstream: s.Upstream, Started: &s.StartedAt, Sender: map[string]uint64{
 		"seen": sums.Seen, "excluded": sums.Excluded, "dropped": sums.Dropped, "refused": sums.Refused,
 		"sent": s.Sent, "datagrams": s.Datagrams, "truncated": s.Truncated,
 		"subscription_breaks": s.SubscriptionBreaks, "blind_ms": s.BlindMS,

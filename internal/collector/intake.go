@@ -267,6 +267,7 @@ func (c *Collector) plain(a *arrival, now time.Time) {
 // numbered queues the events of a frame.
 func (c *Collector) numbered(in *intake, a *arrival) {
 	audit := a.stream.audit
+	c.firstHeard(a)
 	audit.Announce(a.announced, a.sums)
 	if a.last < a.first {
 		return
@@ -297,8 +298,19 @@ func (c *Collector) numbered(in *intake, a *arrival) {
 	}
 }
 
+// firstHeard makes unknown what may have come of a stream before the collector
+// was killed, in the second that was not saved.
+func (c *Collector) firstHeard(a *arrival) {
+	if c.agents.killedAt.IsZero() || a.stream.audit.Announced > 0 || a.first <= 1 {
+		return
+	}
+	a.stream.fresh = true
+	a.stream.audit.Unknown.Add(ledger.Range{First: 1, Last: a.first - 1})
+}
+
 // about takes what an agent says of itself in a frame.
 func (c *Collector) about(in *intake, a *arrival) {
+	c.firstHeard(a)
 	a.stream.audit.Announce(a.announced, a.sums)
 	if a.lost || a.to == a.lines || a.stream.table == nil {
 		return // evicted: the next one that says who it is will begin anew

@@ -256,6 +256,13 @@ func (c *Collector) restore(s *state, now time.Time) {
 	c.socketDroppedBefore = s.Totals.Observed.SocketDropped
 	c.account.Observed = ledger.Observed{}
 	a := c.agents
+	if s.Totals.KilledAt != nil {
+		a.killedAt = *s.Totals.KilledAt
+	}
+	if !s.Clean {
+		a.killedAt = now.UTC()
+		c.account.KilledAt = &a.killedAt
+	}
 	a.evictedRestarts = s.EvictedRestarts
 	for i, t := range a.tables() {
 		t.evicted = s.Evicted[i]

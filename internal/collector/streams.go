@@ -45,6 +45,7 @@ type stream struct {
 	id    string        // that its agent_stats states; empty: none came
 	told  told
 
+	fresh      bool      // first heard of after the collector had been killed; Unknown are the numbers before
 	frames     int       // consistent ones, up to probationFrames
 	heard      time.Time // last
 	held       []byte    // a datagram too far ahead to be believed alone
@@ -56,6 +57,7 @@ type told struct {
 	Sender   map[string]uint64  `json:"sender"`
 	Dropped  map[string]uint64  `json:"dropped"`
 	Upstream map[string]*uint64 `json:"upstream"`
+	Started  *time.Time         `json:"started_at"`
 }
 
 // late counts events in the totals if the stream, which has them in its audit, was
@@ -77,11 +79,11 @@ func (s *stream) account() ledger.AgentStream {
 		if s.told.Sender != nil {
 			a.Sender = s.told.Sender
 		}
-		a.SenderDropped, a.Upstream = s.told.Dropped, s.told.Upstream
+		a.SenderDropped, a.Upstream, a.StartedAt = s.told.Dropped, s.told.Upstream, s.told.Started
 		return a
 	}
 	a := ledger.AgentStream{Stream: s.key.source.String(), Received: s.net.Received, Ended: ledger.EndedUnknown,
-		Sender: s.told.Sender, SenderDropped: s.told.Dropped, Upstream: s.told.Upstream}
+		Sender: s.told.Sender, SenderDropped: s.told.Dropped, Upstream: s.told.Upstream, StartedAt: s.told.Started}
 	if s.id != "" {
 		a.Stream = s.id
 	}
