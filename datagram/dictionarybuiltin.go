@@ -10,6 +10,9 @@ import (
 // collector reads the frames of older agents. The files are named in the order
 // of their making; the last is the default.
 //
+// 1.dict was made by "tetracast dictionary train --pods" of 25,894 recorded
+// events of Tetragon v1.7.0.
+//
 //go:embed dictionary/*.dict
 var dictionaryFiles embed.FS
 

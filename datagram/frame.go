@@ -20,7 +20,7 @@ const (
 
 	maxExpanded  = 1 << 24 // bytes of a body after decompression
 	maxGroup     = 1 << 18 // of them where the ratio says less
-	maxRatio     = 256     // expanded bytes by compressed ones above maxGroup
+	maxRatio     = 1024    // expanded bytes by compressed ones above maxGroup
 	maxFragments = 1<<16 - 1
 	maxItems     = 1 << 14 // events that a packer puts into a frame
 	maxOverhead  = 123 + tagBytes

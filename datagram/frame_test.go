@@ -342,7 +342,7 @@ func TestFrameAllocates(t *testing.T) {
 			count := 0
 			take := func(uint64, []byte) { count++ }
 			number := uint64(0)
-			if n := testing.AllocsPerRun(5, func() {
+			round := func() {
 				for i := range sample {
 					number++
 					sample[i].Number = number
@@ -359,7 +359,11 @@ func TestFrameAllocates(t *testing.T) {
 					}
 				}
 				b.Reset()
-			}); n != 0 {
+			}
+			for range 3 {
+				round() // what waits grows to its size
+			}
+			if n := testing.AllocsPerRun(5, round); n != 0 {
 				t.Errorf("%v, sealed %v: %v allocations for %d events, want 0", compression, key != nil, n, len(sample))
 			}
 			if count == 0 {

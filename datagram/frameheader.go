@@ -98,7 +98,9 @@ func headerSize(h *Header) int {
 func (h *Header) ahead() int64 { return int64(h.Seen - (h.First - 1) - h.Excluded - h.Dropped) }
 
 // uvarintSize returns the length of v as a varint.
-func uvarintSize(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
+//
+// The formula is that of protobuf's SizeVarint: exact, and without a division.
+func uvarintSize(v uint64) int { return (bits.Len64(v)*9 + 64) / 64 }
 
 // checkPrelude reads what says how to go on, before any check has passed.
 func checkPrelude(d []byte) (flags byte, err error) {

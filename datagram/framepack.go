@@ -74,6 +74,9 @@ func newFrame(c FrameConfig, salt [saltBytes]byte) (*Frame, error) {
 		f.aead = c.Key.stream(c.Stream, salt[:])
 		f.header.Sealed, f.header.KeyID, f.header.salt = true, c.Key.id, salt
 	}
+	if d := f.dictionary; c.Compression != CompressionNone && d.content != nil {
+		f.header.HasDictionary, f.header.Dictionary = true, d.digest
+	}
 	f.SetMaxDatagram(c.MaxDatagram)
 	return f, nil
 }
@@ -89,11 +92,21 @@ func (f *Frame) SetRecord(digest uint64) { f.header.Record = digest }
 // the range of [FrameConfig].
 func (f *Frame) SetMaxDatagram(bytes int) {
 	f.config.MaxDatagram = min(max(bytes, MinFrameDatagram), MaxPayload)
-	f.aim()
+	f.target = f.squeezer.target(f.room(&f.header))
 }
 
 // Waiting returns how many events wait for a datagram that later ones share.
 func (f *Frame) Waiting() int { return len(f.ends) }
+
+// PackStatistics says how well bodies were sized: a group that is compressed
+// more than once was cut wrong.
+type PackStatistics struct {
+	Groups       uint64 // bodies that were compressed
+	Compressions uint64 // that it took to make them
+}
+
+// Stats returns the statistics since the packer was made.
+func (f *Frame) Stats() PackStatistics { return PackStatistics{f.groups, f.attempts} }
 
 // Pack keeps the event, and puts the frames that are full into b.
 func (f *Frame) Pack(b *Batch, event *Event) error {
@@ -110,6 +123,9 @@ func (f *Frame) Pack(b *Batch, event *Event) error {
 	if event.Number != f.header.First+uint64(len(f.ends)) || isJSON != f.header.JSON {
 		f.Flush(b)
 		f.header.First, f.header.JSON = event.Number, isJSON
+	}
+	if f.compression == CompressionNone && len(f.ends) > 0 && len(f.group)+len(item)+4 > f.target {
+		f.emit(b, true) // without the event, which would have to be moved to the next frame
 	}
 	f.group = binary.AppendUvarint(f.group, uint64(len(item)))
 	f.group = append(f.group, item...)
@@ -161,8 +177,9 @@ func (f *Frame) packOwn(b *Batch, kind Kind, text []byte, goodbye bool) {
 func (f *Frame) emit(b *Batch, more bool) bool {
 	h := f.header
 	h.Kind, h.Count = KindEvent, len(f.ends)
-	n, body, compression := f.fit(f.group, f.ends, f.room(&h), more)
-	f.aim()
+	room := f.room(&h)
+	n, body, compression := f.fit(f.group, f.ends, room, more)
+	f.target = f.squeezer.target(room)
 	switch {
 	case n == notFull:
 		return false
@@ -207,40 +224,28 @@ func (f *Frame) emitItem(b *Batch, h *Header, item []byte) {
 	}
 }
 
-// room returns how long a body may be behind that header, whatever it says
-// about compression.
+// room returns how long a body may be behind that header.
 func (f *Frame) room(h *Header) int {
-	longest := *h
-	longest.HasDictionary = f.compression != CompressionNone && f.dictionary.content != nil
-	check := crcBytes
-	if h.Sealed {
-		check = tagBytes
-	}
-	return f.config.MaxDatagram - headerSize(&longest) - check
+	return f.config.MaxDatagram - headerSize(h) - checkSize(h)
 }
 
-// aim looks anew at how much will fill a frame.
-func (f *Frame) aim() {
-	h := f.header
-	h.Count = max(len(f.ends), 1)
-	f.target = f.squeezer.target(f.room(&h))
+// checkSize returns the length of what is behind the body.
+func checkSize(h *Header) int {
+	if h.Sealed {
+		return tagBytes
+	}
+	return crcBytes
 }
 
 // write makes the next datagram.
 func (f *Frame) write(b *Batch, h *Header, body []byte, compression Compression, pad bool) {
 	h.Datagram = f.header.Datagram
 	f.header.Datagram++
-	h.Compression = compression
-	h.HasDictionary, h.Dictionary = false, 0
-	if compression != CompressionNone && f.dictionary.content != nil {
-		h.HasDictionary, h.Dictionary = true, f.dictionary.digest
-	}
-	check := crcBytes
-	if h.Sealed {
-		check = tagBytes
+	if h.Compression = compression; compression == CompressionNone {
+		h.HasDictionary, h.Dictionary = false, 0
 	}
 	start := headerSize(h)
-	size := start + len(body) + check
+	size := start + len(body) + checkSize(h)
 	h.padding = 0
 	if pad {
 		h.padding = f.config.MaxDatagram - size

@@ -184,7 +184,7 @@ func (r *FrameReader) Read(h *Header, body []byte, now time.Time, take func(numb
 }
 
 // maxKept is how large a body's memory may be for the next body to use it too.
-const maxKept = 1 << 20
+const maxKept = 2 << 20
 
 // Expire gives up the fragments that waited too long. Read does so too where
 // fragments come; call it now and then where none do.

@@ -56,7 +56,7 @@ func newRoot() *cobra.Command {
 		c.PreRunE = func(cmd *cobra.Command, _ []string) error { return layer(cmd, commands, *config) }
 	}
 	root.AddCommand(commands...)
-	root.AddCommand(newAccount(), newBench(), newVersion())
+	root.AddCommand(newAccount(), newBench(), newDictionary(), newKey(), newVersion())
 	return root
 }
 
