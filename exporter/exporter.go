@@ -57,6 +57,7 @@ type UDPExporter struct {
 	announce bool         // agent_init is wanted at the next hand-over, due or not
 	dialled  []dialled    // sockets for the streams that wait for one
 	repaired uint64       // events that Send had to repair
+	armed    time.Time    // when Run's goroutine looks for work without being told
 
 	serving    context.Context // ends when intake is closed
 	endServing context.CancelFunc
@@ -214,7 +215,7 @@ func (e *UDPExporter) settle() {
 	defer e.mu.Unlock()
 	e.publish()
 	e.holder = nobody
-	if e.closed || e.queue.head != nil || e.worker.pending() || e.announce || len(e.dialled) > 0 {
+	if e.closed || e.queue.head != nil || e.worker.pending() || e.announce || len(e.dialled) > 0 || e.worker.again(false).Before(e.armed) {
 		e.delegate()
 	}
 }
@@ -258,30 +259,6 @@ func (e *UDPExporter) SetTetragon(t Tetragon) {
 		s.cache.Forget()
 	}
 	_ = e.SendMetadataEvent() // ErrClosed: nobody is left to tell
-}
-
-// SendMetadataEvent sends agent_init to every destination, due or not. While
-// another goroutine is sending, it leaves the job to that one and returns. The
-// only error is ErrClosed.
-func (e *UDPExporter) SendMetadataEvent() error {
-	e.mu.Lock()
-	if e.closed {
-		e.mu.Unlock()
-		return ErrClosed
-	}
-	e.announce = true
-	if e.holder != nobody {
-		if e.parked {
-			e.tell()
-		}
-		e.mu.Unlock()
-		return nil
-	}
-	e.assume(caller)
-	e.mu.Unlock()
-	e.worker.finish(time.Now())
-	e.settle()
-	return nil
 }
 
 // facts is what agent_init says to a destination.

@@ -108,6 +108,7 @@ func (e *UDPExporter) work(deadline time.Time) (again time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.holder == caller {
+		e.armed = never
 		return never // it tells when it is done
 	}
 	e.parked = false
@@ -138,7 +139,8 @@ func (e *UDPExporter) work(deadline time.Time) (again time.Time) {
 			e.holder = nobody
 		}
 		e.parked = e.holder == runner
-		return e.worker.again(e.queue.head != nil)
+		e.armed = e.worker.again(e.queue.head != nil)
+		return e.armed
 	}
 }
 
