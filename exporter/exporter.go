@@ -277,30 +277,6 @@ func (e *UDPExporter) SetTetragon(t Tetragon) {
 	_ = e.SendMetadataEvent() // ErrClosed: nobody is left to tell
 }
 
-// SendMetadataEvent sends agent_init to every destination, due or not. While
-// another goroutine is sending, it leaves the job to that one and returns. The
-// only error is ErrClosed.
-func (e *UDPExporter) SendMetadataEvent() error {
-	e.mu.Lock()
-	if e.closed {
-		e.mu.Unlock()
-		return ErrClosed
-	}
-	e.announce = true
-	if e.holder != nobody {
-		if e.parked {
-			e.tell()
-		}
-		e.mu.Unlock()
-		return nil
-	}
-	e.assume(caller)
-	e.mu.Unlock()
-	e.worker.finish(time.Now())
-	e.settle()
-	return nil
-}
-
 // facts is what agent_init says to a destination.
 func (e *UDPExporter) facts(d Destination) metadata.Facts {
 	f := e.config.hostFacts()

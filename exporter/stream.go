@@ -1,7 +1,6 @@
 package exporter
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
@@ -76,6 +75,7 @@ type stream struct {
 	flushed       time.Time         // when it last kept none
 
 	record      datagram.Batch // agent_init on its way
+	recordAlone [1][]byte      // likewise, of announceStraight
 	interval    time.Duration  // between two of them; negative: only on change
 	announced   bool           // one was sent
 	announceDue time.Time      // when the next one is due; never until the first event or announceNow
@@ -201,44 +201,6 @@ func (s *stream) socketStats() SocketStats {
 // ready says whether a send may be tried now.
 func (s *stream) ready(now time.Time) bool {
 	return s.conn != nil && !now.Before(s.nextAttempt)
-}
-
-// announceNow makes agent_init due.
-func (s *stream) announceNow() { s.announceDue = time.Time{} }
-
-// announce sends agent_init, ahead of all that waits. It returns false if the
-// destination does not take it now; it then stays due.
-func (s *stream) announce(now time.Time) bool {
-	record, cached, cause := s.cache.Get()
-	if s.frame != nil {
-		s.frame.SetRecord(record.Digest())
-	}
-	s.packer.PackRecord(&s.record, record.Line())
-	before := s.counts.datagrams
-	done := s.trySend(&s.record, 0, now)
-	s.record.Reset()
-	switch {
-	case done == 0:
-		return false
-	case s.counts.datagrams == before:
-		s.announceDue = now.Add(lostAnnounceWait)
-		return true
-	}
-	s.announced, s.announceDue = true, nextAnnounce(now, s.interval)
-	text, level := "Cached metadata event sent over UDP", slog.LevelInfo
-	if !cached {
-		text, level = "Metadata event sent over UDP", slog.LevelWarn
-	}
-	if !s.log.Enabled(context.Background(), level) {
-		return true
-	}
-	event := record.Event()
-	attrs := []slog.Attr{slog.String("event", event.Event), slog.String("hostname", event.Hostname)}
-	if cause != nil {
-		attrs = append(attrs, slog.Any("cause", cause))
-	}
-	s.log.LogAttrs(context.Background(), level, text, attrs...)
-	return true
 }
 
 // nextAnnounce spreads the fleet's repeats by a tenth of the interval.
@@ -478,7 +440,7 @@ func (s *stream) fail(err error, now time.Time) {
 // while without a failure: a destination that fails every other time is one
 // state, not two that alternate.
 func (s *stream) up(now time.Time) {
-	s.awayWait = 0
+	s.awayWait, s.nextAttempt = 0, time.Time{}
 	if !s.failed.IsZero() && now.Sub(s.failed) > calmTime {
 		s.failed = time.Time{}
 		s.log.Info("The destination takes datagrams again")

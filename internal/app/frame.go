@@ -70,19 +70,6 @@ func readDictionary(path string) (*datagram.Dictionary, error) {
 	return d, nil
 }
 
-// readKeys reads a key file: at least one key, the first of which seals.
-func readKeys(path string) ([]*datagram.Key, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, Usage(fmt.Errorf("app: reading the key file: %w", err), "tetracast key new FILE makes one")
-	}
-	keys, err := datagram.ParseKeys(text)
-	if err != nil {
-		return nil, Usage(fmt.Errorf("app: key file %s: %w", path, err), "tetracast key new FILE makes one")
-	}
-	return keys, nil
-}
-
 // isLoopback says whether host:port certainly stays on this host.
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
