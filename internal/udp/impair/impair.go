@@ -96,10 +96,12 @@ func (p *Proxy) Addr() netip.AddrPort { return p.in.LocalAddr() }
 // passed. It closes the sockets and returns what it did.
 func (p *Proxy) Run(ctx context.Context) (Truth, error) {
 	defer func() { _ = p.in.Close(); _ = p.out.Close() }()
-	for {
+	// A busy machine can let a deadline pass before the socket was looked at.
+	for empty := 0; ; empty++ {
 		_ = p.in.SetReadDeadline(time.Now().Add(quiet))
 		batch, err := p.in.Receive()
 		for _, d := range batch {
+			empty = 0
 			if err := p.pass(d.Payload); err != nil {
 				return p.truth, err
 			}
@@ -109,7 +111,7 @@ func (p *Proxy) Run(ctx context.Context) (Truth, error) {
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return p.truth, fmt.Errorf("impair: %w", err)
 		default:
-			if err := p.release(true); err != nil || ctx.Err() != nil {
+			if err := p.release(true); err != nil || ctx.Err() != nil && empty >= 3 {
 				p.truth.Missed = uint64(p.in.Dropped())
 				return p.truth, err
 			}
