@@ -43,6 +43,7 @@ var imports = []struct {
 	{"internal/udp/impair", []string{std, "tetracast/internal/udp"}},
 	{"exporter", []string{std, unix, tetragonAPI, grpc, protobuf, "tetracast/transcode", "tetracast/metadata", "tetracast/datagram", "tetracast/ledger", "tetracast/internal/udp"}},
 	{"internal/source", []string{std, unix, tetragonAPI, grpc, protobuf, compression, "tetracast/internal/corpus"}},
+	{"internal/upstream", []string{std, "github.com/prometheus/common/"}},
 	{"internal/replay", []string{std, unix, tetragonAPI, grpc, protobuf, "tetracast/internal/corpus", "tetracast/internal/source"}},
 	{"internal/sink", []string{std, unix}},
 	{"internal/sink/compact", []string{std, tetragonAPI, protobuf, "tetracast/internal/sink", "tetracast/metadata"}},

@@ -128,7 +128,7 @@ func playDemo(ctx context.Context, c DemoConfig, to exporter.Destination, shown 
 		collectErr = nil
 	}
 
-	sent, received := exportAccount(out, subscription), in.Account()
+	sent, received := exportAccount(out, lostBefore(subscription, nil)), in.Account()
 	_ = received.Close() // the verdict is in the account
 	text := received.AppendText(sent.AppendText(nil))
 	err = errors.Join(sent.Check(), received.Check(), ledger.Settle(&sent, &received))

@@ -15,6 +15,7 @@ import (
 	"tetracast/datagram"
 	"tetracast/exporter"
 	"tetracast/internal/source"
+	"tetracast/internal/upstream"
 	"tetracast/ledger"
 )
 
@@ -41,6 +42,7 @@ type ExportConfig struct {
 	StateDir         string // empty: none
 	AccountFile      string
 
+	MetricsAddress    string // of Tetragon; auto or empty for none
 	ServerAddress     string
 	MaxReceiveBytes   int
 	Reconnect         bool
@@ -72,6 +74,7 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.StateDir, "state-dir", "", "folder for the counters that outlive a kill, so that the next process can tell the receivers; empty: none")
 	flags.StringVar(&c.AccountFile, "account", "", "write the account as JSON to this file at the end and on SIGUSR1")
 
+	flags.StringVar(&c.MetricsAddress, "tetragon-metrics-address", "auto", "where Tetragon serves its metrics, from which its own losses are read, host:port or URL; auto: as its info file says; empty: do not read them")
 	flags.StringVar(&c.ServerAddress, "server-address", "", "Tetragon's gRPC address, unix:///path or host:port; empty: it is looked for")
 	flags.IntVar(&c.MaxReceiveBytes, "max-recv-size", source.MaxMessageBytes, "largest message to take from Tetragon, in bytes")
 	flags.BoolVar(&c.Reconnect, "reconnect", true, "subscribe again when the subscription ends; false: exit 0 when Tetragon ends it")
@@ -112,7 +115,8 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 	if err != nil {
 		return Usage(err, "--server-address is unix:///path or host:port")
 	}
-	exporterConfig.Upstream = func() exporter.Upstream { return upstream(in) }
+	losses := upstream.New(upstream.Config{Find: c.findMetrics(), Logger: log})
+	exporterConfig.Upstream = func() exporter.Upstream { return lostBefore(in, losses) }
 	if out, err = exporter.NewUDPExporter(exporterConfig); err != nil {
 		return Usage(err, "a destination is [FORMAT://]HOST[:PORT], such as collector.example:7514")
 	}
@@ -122,8 +126,13 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 			return Failed(err, "without --fail-fast and --reconnect=false the name is tried until it resolves")
 		}
 	}
-	account := func() ledger.Exporter { return exportAccount(out, in) }
-	err = pump(ctx, in, out, func(ctx context.Context) { accountOnSignal(ctx, c.AccountFile, account, log) })
+	account := func() ledger.Exporter { return exportAccount(out, lostBefore(in, losses)) }
+	err = pump(ctx, in, out, func(ctx context.Context) {
+		var beside sync.WaitGroup
+		beside.Go(func() { _ = losses.Run(ctx) }) // until ctx ends
+		accountOnSignal(ctx, c.AccountFile, account, log)
+		beside.Wait()
+	})
 	return errors.Join(finishExport(account(), c.AccountFile, streams), explainSource(err))
 }
 
@@ -145,20 +154,38 @@ func pump(ctx context.Context, in source.Source, out *exporter.UDPExporter, besi
 	return err
 }
 
-// exportAccount joins what the two sides of the exporter count.
-func exportAccount(out *exporter.UDPExporter, in *source.Subscription) ledger.Exporter {
+// exportAccount joins what the exporter counts and what was lost before it.
+func exportAccount(out *exporter.UDPExporter, before exporter.Upstream) ledger.Exporter {
 	account := out.Account()
-	stats := in.Stats()
-	account.SubscriptionBreaks = stats.Breaks
-	account.BlindMS = uint64(stats.BlindTime.Milliseconds())
+	account.SubscriptionBreaks = before.Breaks
+	account.BlindMS = uint64(before.BlindTime.Milliseconds())
+	for stage, n := range before.Losses {
+		account.Upstream[stage] = n
+	}
 	_ = account.Close() // the verdict is in the account
 	return account
 }
 
-// upstream is what the source counts, for agent_stats.
-func upstream(in *source.Subscription) exporter.Upstream {
+// lostBefore is what the source and Tetragon's metrics tell of losses before the
+// exporter; losses may be nil.
+func lostBefore(in *source.Subscription, losses *upstream.Reader) exporter.Upstream {
 	stats := in.Stats()
-	return exporter.Upstream{Breaks: stats.Breaks, BlindTime: stats.BlindTime}
+	before := exporter.Upstream{Breaks: stats.Breaks, BlindTime: stats.BlindTime}
+	if losses != nil {
+		before.Losses = losses.Losses()
+	}
+	return before
+}
+
+// findMetrics says where Tetragon's metrics are; nil: they are not wanted.
+func (c *ExportConfig) findMetrics() func() string {
+	switch c.MetricsAddress {
+	case "":
+		return nil
+	case "auto":
+		return func() string { return source.MetricsAddress("") }
+	}
+	return func() string { return c.MetricsAddress }
 }
 
 // finishExport writes the last account. One that does not close is an error.

@@ -89,7 +89,7 @@ func TestNew(t *testing.T) {
 func TestBefore17(t *testing.T) {
 	f := func(version string, want bool) {
 		t.Helper()
-		if got := before17(version); got != want {
+		if got := before(version, 7); got != want {
 			t.Errorf("%s: %v", version, got)
 		}
 	}

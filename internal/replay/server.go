@@ -47,6 +47,13 @@ type Config struct {
 	Version string
 	// Conf overrides what GetInfo tells of Tetragon's flags, by name.
 	Conf map[string]string
+	// Metrics serves the counters of Tetragon's own losses, under the names of its
+	// version, until Serve returns. Nil: none are served.
+	Metrics net.Listener
+	// Losses is how much each look finds them grown by, by stage.
+	Losses map[string]uint64
+	// InfoFile is written as Tetragon writes tetragon-info.json. Empty: it is not.
+	InfoFile string
 	// Faults happen to the streams in turn: the first to the first stream, and
 	// so on; streams after the last have none.
 	Faults []Fault
@@ -190,6 +197,27 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	}
 	server := grpc.NewServer(options...)
 	tetragon.RegisterFineGuidanceSensorsServer(server, s)
+	if s.config.InfoFile != "" {
+		metricsAddress := ""
+		if s.config.Metrics != nil {
+			metricsAddress = s.config.Metrics.Addr().String()
+		}
+		if err := s.writeInfo(listener.Addr().String(), metricsAddress); err != nil {
+			_ = listener.Close()
+			return err
+		}
+	}
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	if s.config.Metrics != nil {
+		serving, stop := context.WithCancel(ctx)
+		defer stop()
+		beside.Go(func() {
+			if err := s.serveMetrics(serving, s.config.Metrics); err != nil {
+				s.config.Logger.Error("Metrics are not served any more", "cause", err)
+			}
+		})
+	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	var err error
@@ -237,7 +265,7 @@ func (s *Server) GetVersion(context.Context, *tetragon.GetVersionRequest) (*tetr
 
 // GetInfo answers as the recorded Tetragon did, or not at all before v1.7.
 func (s *Server) GetInfo(context.Context, *tetragon.GetInfoRequest) (*tetragon.GetInfoResponse, error) {
-	if before17(s.version.Version) {
+	if before(s.version.Version, 7) {
 		return nil, status.Error(codes.Unimplemented, "unknown method GetInfo for service tetragon.FineGuidanceSensors")
 	}
 	return s.info, nil
@@ -253,13 +281,13 @@ func (s *Server) ListTracingPolicies(context.Context, *tetragon.ListTracingPolic
 	return s.policies, nil
 }
 
-// before17 says whether a version is older than v1.7.
-func before17(version string) bool {
-	var major, minor int
-	if n, _ := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d", &major, &minor); n < 2 {
+// before says whether a version is older than 1.minor; an unknown one is not.
+func before(version string, minor int) bool {
+	var gotMajor, gotMinor int
+	if n, _ := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d", &gotMajor, &gotMinor); n < 2 {
 		return false
 	}
-	return major < 1 || major == 1 && minor < 7
+	return gotMajor < 1 || gotMajor == 1 && gotMinor < minor
 }
 
 // GetEvents plays the recording.

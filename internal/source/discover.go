@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,6 +97,21 @@ func readInfoFile(path string) (address string, err error) {
 		return "unix://" + info.ServerAddress, nil
 	}
 	return info.ServerAddress, nil
+}
+
+// MetricsAddress returns the metrics_address of tetragon-info.json, as Tetragon
+// was told it; empty: it serves none, or there is no such file. An empty path is
+// where Tetragon writes it.
+func MetricsAddress(path string) string {
+	text, err := os.ReadFile(cmp.Or(path, defaultInfoFile))
+	if err != nil {
+		return ""
+	}
+	var info struct {
+		MetricsAddress string `json:"metrics_address"`
+	}
+	_ = json.Unmarshal(text, &info) // a damaged file names none
+	return info.MetricsAddress
 }
 
 // explain adds to the error of a connection what a person can do about it.
