@@ -21,20 +21,20 @@ func TestVersions(t *testing.T) {
 			folder := t.TempDir()
 			address, info := "unix://"+filepath.Join(folder, "tetragon.sock"), filepath.Join(folder, "tetragon-info.json")
 			replay := run(t, "replay", "--as", version, "--server-address", address, "--metrics-address", "127.0.0.1:0", "--info-file", info,
-				"--loss", "bpf_missed=3,ring_buffer=5,event_queue=7,listener_overflow_all_clients=11", "--rate", "50")
+				"--loss", "bpf_missed=3,ring_buffer=5,event_queue=7,listener_overflow_all_clients=11", "--rate", "300")
 			metrics := regexp.MustCompile(`Serving metrics" address=(\S+)`).FindStringSubmatch(replay.waitLog("Serving metrics"))[1]
 			replay.waitLog("msg=Serving address")
 			collect := startCollect(t, "--exit-idle", "1s")
 			account := filepath.Join(folder, "export.json")
 			export := run(t, "export", "--server-address", address, "--udp-destination", "frame://"+collect.address, "--reconnect=false",
-				"--account", account, "--tetragon-metrics-address", metrics)
+				"--account", account, "--tetragon-metrics-address", metrics, "--stats-interval", "500ms")
 			export.wait(60 * time.Second)
 			if got := source.MetricsAddress(info); got != metrics {
 				t.Errorf("the info file names %q, want %q", got, metrics)
 			}
 			collect.wait(20 * time.Second)
 			exported, collected := readJSON[ledger.Exporter](t, account), readJSON[ledger.Collector](t, collect.account)
-			// It looked at its start, and every ten seconds of the 13 that the replay took.
+			// It looked at its start, and every half second of the two that the replay took.
 			want := map[string]uint64{"bpf_missed": 3, "ring_buffer": 5, "event_queue": 7, "listener_overflow_all_clients": 11}
 			if version == "1.0" {
 				delete(want, "bpf_missed") // it has no such counter

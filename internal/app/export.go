@@ -115,7 +115,11 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 	if err != nil {
 		return Usage(err, "--server-address is unix:///path or host:port")
 	}
-	losses := upstream.New(upstream.Config{Find: c.findMetrics(), Logger: log})
+	look := upstream.Config{Find: c.findMetrics(), Logger: log}
+	if c.StatsInterval > 0 && c.StatsInterval < upstream.DefaultInterval {
+		look.Interval = c.StatsInterval // so that each agent_stats has something new
+	}
+	losses := upstream.New(look)
 	exporterConfig.Upstream = func() exporter.Upstream { return lostBefore(in, losses) }
 	if out, err = exporter.NewUDPExporter(exporterConfig); err != nil {
 		return Usage(err, "a destination is [FORMAT://]HOST[:PORT], such as collector.example:7514")
