@@ -25,10 +25,14 @@ type FrameConfig struct {
 	JSON bool
 	// Key to seal with; nil: frames are not sealed.
 	Key *Key
-	// Pad makes every full frame MaxDatagram bytes long, so that segmentation
-	// offload can carry a row of them.
+	// Pad makes full frames MaxDatagram bytes long, so that segmentation offload
+	// can carry a row of them. One that is less than three quarters full, for the
+	// next event is long, stays as it is.
 	Pad bool
 }
+
+// worthPadding is how much of a frame padding may be: one part in so many.
+const worthPadding = 4
 
 // Frame packs events into frames as docs/frame.md has them. It implements
 // [Packer] and keeps events until a frame is full, or [Frame.Flush] says that
@@ -188,7 +192,7 @@ func (f *Frame) emit(b *Batch, more bool) bool {
 		f.emitItem(b, &h, f.group[:f.ends[0]])
 	default:
 		h.Count = n
-		f.write(b, &h, body, compression, f.config.Pad && more)
+		f.write(b, &h, body, compression, f.config.Pad && more && room-len(body) <= room/worthPadding)
 	}
 	f.header.First += uint64(n)
 	end := f.ends[n-1]
