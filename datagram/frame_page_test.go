@@ -130,7 +130,7 @@ func pageOf(t *testing.T) string {
 		e.config.Stream, e.config.Dictionary = 0x0123456789abcdef, pageDictionary(t)
 		f := newTestFrame(t, e.config)
 		f.SetRecord(0x1122334455667788)
-		f.header.Datagram, f.header.First = e.datagram, e.first
+		f.header.Datagram, f.header.First, f.next = e.datagram, e.first, e.first
 		f.SetSums(Sums{Seen: e.first + 8, Excluded: 2, Dropped: 1})
 		var b Batch
 		e.make(f, &b)
