@@ -299,6 +299,16 @@ func TestFrameNumbers(t *testing.T) {
 	if text != "1a 2b 9c 10{} " || len(b.Datagrams) != 3 {
 		t.Errorf("%q in %d datagrams", text, len(b.Datagrams))
 	}
+	// Events that are packed again do not turn back what a goodbye says.
+	b.Reset()
+	if err := f.Pack(&b, &Event{Number: 4, Wire: []byte("d")}); err != nil {
+		t.Fatal(err)
+	}
+	f.PackStats(&b, []byte("{}"), true)
+	var h Header
+	if _, err := NewFrameReader(FrameReaderConfig{}).Open(b.Datagrams[1], &h); err != nil || h.Last() != 10 {
+		t.Errorf("after number 10 a goodbye says %d, %v", h.Last(), err)
+	}
 }
 
 // TestFrameOversize: what no number of fragments can carry is refused, and

@@ -25,10 +25,14 @@ type FrameConfig struct {
 	JSON bool
 	// Key to seal with; nil: frames are not sealed.
 	Key *Key
-	// Pad makes every full frame MaxDatagram bytes long, so that segmentation
-	// offload can carry a row of them.
+	// Pad makes full frames MaxDatagram bytes long, so that segmentation offload
+	// can carry a row of them. One that is less than three quarters full, for the
+	// next event is long, stays as it is.
 	Pad bool
 }
+
+// worthPadding is how much of a frame padding may be: one part in so many.
+const worthPadding = 4
 
 // Frame packs events into frames as docs/frame.md has them. It implements
 // [Packer] and keeps events until a frame is full, or [Frame.Flush] says that
@@ -43,6 +47,7 @@ type Frame struct {
 	nonce  [12]byte
 	squeezer
 
+	next   uint64 // one more than the highest number that is in a frame
 	group  []byte // the items that wait, as in a body
 	ends   []int  // where in group each of them ends
 	target int    // so many bytes of group are likely to fill a frame
@@ -66,7 +71,7 @@ func newFrame(c FrameConfig, salt [saltBytes]byte) (*Frame, error) {
 	if c.Compression >= numCompressions {
 		return nil, fmt.Errorf("datagram: unknown %v", c.Compression)
 	}
-	f := &Frame{config: c, header: Header{Stream: c.Stream, Datagram: 1, First: 1, JSON: c.JSON}}
+	f := &Frame{config: c, next: 1, header: Header{Stream: c.Stream, Datagram: 1, First: 1, JSON: c.JSON}}
 	if err := f.init(c.Compression, c.Dictionary); err != nil {
 		return nil, err
 	}
@@ -163,7 +168,7 @@ func (f *Frame) packOwn(b *Batch, kind Kind, text []byte, goodbye bool) {
 		text = text[:n-1]
 	}
 	h := f.header
-	h.Kind, h.Goodbye, h.JSON = kind, goodbye, true
+	h.Kind, h.Goodbye, h.JSON, h.First = kind, goodbye, true, f.next
 	// The item is made behind the events that wait, and taken away again.
 	waiting := len(f.group)
 	f.group = append(binary.AppendUvarint(f.group, uint64(len(text))), text...)
@@ -188,9 +193,10 @@ func (f *Frame) emit(b *Batch, more bool) bool {
 		f.emitItem(b, &h, f.group[:f.ends[0]])
 	default:
 		h.Count = n
-		f.write(b, &h, body, compression, f.config.Pad && more)
+		f.write(b, &h, body, compression, f.config.Pad && more && room-len(body) <= room/worthPadding)
 	}
 	f.header.First += uint64(n)
+	f.next = max(f.next, f.header.First)
 	end := f.ends[n-1]
 	f.group = f.group[:copy(f.group, f.group[end:])]
 	f.ends = f.ends[:copy(f.ends, f.ends[n:])]

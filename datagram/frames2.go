@@ -114,9 +114,9 @@ func (e *s2Element) appendShort(dst, block []byte, makes int) []byte {
 		return append(dst, block[:e.size]...)
 	case e.tag == tagLiteral:
 		if makes <= 60 {
-			dst = append(dst, byte(makes-1)<<2|tagLiteral)
+			dst = append(dst, byte(makes-1)<<2) // tagLiteral is 0
 		} else {
-			dst = append(dst, 62<<2|tagLiteral, byte(makes-1), byte((makes-1)>>8), byte((makes-1)>>16))
+			dst = append(dst, 62<<2, byte(makes-1), byte((makes-1)>>8), byte((makes-1)>>16))
 		}
 		start := e.size - e.makes
 		return append(dst, block[start:start+makes]...)

@@ -13,7 +13,7 @@ func newBench() *cobra.Command {
 		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	bench.AddCommand(newBenchUDP())
+	bench.AddCommand(newBenchFrame(), newBenchUDP())
 	return bench
 }
 
@@ -25,6 +25,20 @@ func newBenchUDP() *cobra.Command {
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return app.BenchUDP(cmd.Context(), config, streams())
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	return cmd
+}
+
+func newBenchFrame() *cobra.Command {
+	var config app.BenchFrameConfig
+	cmd := &cobra.Command{
+		Use:   "frame",
+		Short: "Frames beside a copy of each event, and their bytes beside JSON's",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.BenchFrame(cmd.Context(), config, streams())
 		},
 	}
 	config.AddFlags(cmd.Flags())
