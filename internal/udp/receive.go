@@ -181,7 +181,7 @@ func (l *Listener) Receive() ([]Datagram, error) {
 		switch l.errno {
 		case 0:
 			return l.datagrams(), nil
-		case unix.EBADF, unix.ENOTSOCK, unix.EFAULT, unix.EINVAL, unix.ENOMEM, unix.ENOSYS, unix.EPERM, unix.EACCES:
+		case unix.EBADF, unix.ENOTSOCK, unix.EFAULT, unix.EINVAL, unix.ENOSYS, unix.EPERM, unix.EACCES:
 			return nil, fmt.Errorf("udp: receiving: %w", os.NewSyscallError("recvmmsg", l.errno))
 		}
 	}
