@@ -1,5 +1,5 @@
 # What a developer types. .ci/run is what has to pass.
-.PHONY: check test race bench fuzz soak update
+.PHONY: check test race bench bench-gate fuzz soak update
 
 check: ## everything that CI runs
 	.ci/run
@@ -14,6 +14,9 @@ bench: ## each room beside its rivals and its floor
 	go test -run xxx -bench . ./datagram ./metadata ./transcode ./internal/udp ./internal/source ./internal/collector
 	go test -run xxx -bench Export -benchtime 5x ./cmd/tetracast
 	go run ./cmd/tetracast bench udp
+
+bench-gate: ## figures that must not grow, counted by valgrind
+	TETRACAST_GATE=1 go test -count=1 ./exporter -run Instructions -v
 
 FUZZTIME ?= 1m
 fuzz: ## every parser for FUZZTIME

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
@@ -37,26 +38,47 @@ func commandsPage() string {
 		"Exit codes: 0 done, 1 failed, 2 wrong usage. Standard output carries data only; logs, accounts and errors go to\n" +
 		"standard error. `--config FILE` names a YAML file with a section for each command; the environment wins over it, and the\n" +
 		"command line over both.\n")
-	for _, cmd := range newRoot().Commands() {
-		fmt.Fprintf(&page, "\n## %s\n\n%s\n", cmd.Name(), strings.ReplaceAll(first(cmd.Long, cmd.Short+"."), "\n", " "))
-		flags := cmd.LocalNonPersistentFlags()
-		if !flags.HasFlags() {
-			continue
-		}
-		page.WriteString("\n| flag | environment | default | what |\n|---|---|---|---|\n")
-		flags.VisitAll(func(f *pflag.Flag) {
-			if f.Name == "help" {
-				return
-			}
-			value := f.DefValue
-			if value == "" || value == "[]" {
-				value = "-"
-			}
-			fmt.Fprintf(&page, "| `--%s` | `TETRACAST_%s` | %s | %s |\n", f.Name,
-				strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")), value, strings.ReplaceAll(f.Usage, "|", `\|`))
-		})
-	}
+	describe(&page, "##", newRoot())
 	return page.String()
+}
+
+// describe writes the commands under parent, and those under them.
+func describe(page *strings.Builder, heading string, parent *cobra.Command) {
+	for _, cmd := range parent.Commands() {
+		name := strings.TrimPrefix(cmd.CommandPath(), "tetracast ")
+		fmt.Fprintf(page, "\n%s %s\n\n%s\n", heading, name, strings.ReplaceAll(first(cmd.Long, cmd.Short+"."), "\n", " "))
+		describeFlags(page, cmd)
+		describe(page, heading+"#", cmd)
+	}
+}
+
+// describeFlags writes the table of a command's flags. Only the commands that
+// have a section in the configuration file are layered over the environment.
+func describeFlags(page *strings.Builder, cmd *cobra.Command) {
+	flags := cmd.LocalNonPersistentFlags()
+	if !flags.HasFlags() {
+		return
+	}
+	layered := cmd.PreRunE != nil
+	if layered {
+		page.WriteString("\n| flag | environment | default | what |\n|---|---|---|---|\n")
+	} else {
+		page.WriteString("\n| flag | default | what |\n|---|---|---|\n")
+	}
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Name == "help" {
+			return
+		}
+		value := f.DefValue
+		if value == "" || value == "[]" {
+			value = "-"
+		}
+		fmt.Fprintf(page, "| `--%s` ", f.Name)
+		if layered {
+			fmt.Fprintf(page, "| `TETRACAST_%s` ", strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")))
+		}
+		fmt.Fprintf(page, "| %s | %s |\n", value, strings.ReplaceAll(f.Usage, "|", `\|`))
+	})
 }
 
 func first(texts ...string) string {

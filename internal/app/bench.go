@@ -20,7 +20,7 @@ func (c *BenchUDPConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&c.Rounds, "rounds", 9, "interleaved rounds of every row")
 	flags.IntVar(&c.Datagrams, "datagrams", 500_000, "datagrams of the run that must lose none; the goal is stated for 10000000")
 	flags.IntVar(&c.Rate, "rate", 100_000, "datagrams a second of that run")
-	flags.BoolVar(&c.JSON, "json", false, "write the tables as JSON, without the two runs")
+	flags.BoolVar(&c.JSON, "json", false, "write the tables as JSON, without the runs")
 }
 
 // BenchUDP measures the batching sockets.

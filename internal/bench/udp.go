@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"tetracast/internal/udp"
@@ -64,6 +65,9 @@ func UDP(ctx context.Context, w io.Writer, options UDPOptions) error {
 	if err := latency(ctx, w); err != nil {
 		return err
 	}
+	if err := systemCalls(ctx, w); err != nil {
+		return err
+	}
 	return lossRun(ctx, w, options)
 }
 
@@ -86,6 +90,7 @@ func sendTable(ctx context.Context, rounds, size int, rivals *rivals) (Table, er
 	}
 	defer func() { _ = naive.Close() }()
 	const floor, segmented = "C sendmmsg", "C sendmmsg x GSO"
+	figures := figures{}
 	contenders := []*contender{
 		{name: "UDPConn.Write", note: "what everybody writes", round: func() (int, time.Duration, error) {
 			cpu, err := threadTime(func() error {
@@ -105,9 +110,13 @@ func sendTable(ctx context.Context, rounds, size int, rivals *rivals) (Table, er
 			return Table{}, err
 		}
 		defer func() { _ = conn.Close() }()
-		c := &contender{name: "ours, no GSO", base: floor, note: "goal: at most 1.15x of C, and 1/1.3 of Write"}
+		c := &contender{name: "ours, no GSO", base: floor, note: "goals: at most 1.15x of C, 1.3x as fast as Write"}
 		if gso == udp.On {
-			c = &contender{name: "ours, GSO", base: segmented, note: "goal: at most 1.3x of C, and 1/4 of Write"}
+			c = &contender{name: "ours, GSO", base: segmented, note: "goals: at most 1.3x of C, 4x as fast as Write"}
+		}
+		figures[c.name] = func() string {
+			s := conn.Stats()
+			return fmt.Sprintf("%.3f system calls a datagram", float64(s.Calls)/float64(s.Datagrams))
 		}
 		c.round = func() (int, time.Duration, error) {
 			cpu, err := threadTime(func() error { return sendRound(conn, datagrams) })
@@ -121,7 +130,29 @@ func sendTable(ctx context.Context, rounds, size int, rivals *rivals) (Table, er
 			&contender{name: floor, round: rivals.sender(ctx, size, 1, to.Port)},
 			&contender{name: segmented, round: rivals.sender(ctx, size, segments, to.Port)})
 	}
-	return measure(ctx, fmt.Sprintf("send, %d bytes, on loopback", size), "datagram", rounds, contenders)
+	table, err := measure(ctx, fmt.Sprintf("send, %d bytes, on loopback", size), "datagram", rounds, contenders)
+	figures.note(&table)
+	return table, err
+}
+
+// figures says, for the rows of those names, what stands in their notes beside
+// the goals.
+type figures map[string]func() string
+
+// note fills the notes. Every row behind the first says how it compares with
+// that one, C's rows too: what C has no more of is the kernel's to give.
+func (f figures) note(table *Table) {
+	for i := 1; i < len(table.Rows); i++ {
+		naive, row := &table.Rows[0], &table.Rows[i]
+		parts := []string{fmt.Sprintf("%.2fx as fast as %s", naive.MedianNS/row.MedianNS, naive.Name)}
+		if figure := f[row.Name]; figure != nil {
+			parts = append(parts, figure())
+		}
+		if row.Note != "" {
+			parts = append(parts, row.Note)
+		}
+		row.Note = strings.Join(parts, "; ")
+	}
 }
 
 func sendRound(conn *udp.Conn, datagrams [][]byte) error {
@@ -157,6 +188,7 @@ func receiveTable(ctx context.Context, rounds, size int, rivals *rivals) (Table,
 		return Table{}, err
 	}
 	defer filler.close()
+	figures := figures{}
 	contenders := []*contender{{name: "ReadFromUDPAddrPort", note: "what everybody writes", round: func() (n int, cpu time.Duration, err error) {
 		want, err := filler.fill(datagrams)
 		if err != nil {
@@ -180,12 +212,12 @@ func receiveTable(ctx context.Context, rounds, size int, rivals *rivals) (Table,
 		return n, cpu, err
 	}}}
 	for _, gro := range []udp.Switch{udp.Off, udp.On} {
-		c, closer, err := listenerContender(gro, datagrams, floor)
+		c, figure, closer, err := listenerContender(gro, datagrams, floor)
 		if err != nil {
 			return Table{}, err
 		}
 		defer closer()
-		contenders = append(contenders, c)
+		contenders, figures[c.name] = append(contenders, c), figure
 	}
 	if rivals.there() {
 		c, closer, err := rivals.receiver(ctx, floor, datagrams)
@@ -195,29 +227,35 @@ func receiveTable(ctx context.Context, rounds, size int, rivals *rivals) (Table,
 		defer closer()
 		contenders = append(contenders, c)
 	}
-	return measure(ctx, fmt.Sprintf("receive, %d bytes, a full socket drained", size), "datagram", rounds, contenders)
+	table, err := measure(ctx, fmt.Sprintf("receive, %d bytes, a full socket drained", size), "datagram", rounds, contenders)
+	figures.note(&table)
+	return table, err
 }
 
-// listenerContender drains our own listener, with datagrams joined or not.
-func listenerContender(gro udp.Switch, datagrams [][]byte, floor string) (*contender, func(), error) {
+// listenerContender drains our own listener, with datagrams joined or not. The
+// figure is how much of the receive buffer the datagrams of a round took.
+func listenerContender(gro udp.Switch, datagrams [][]byte, floor string) (c *contender, figure func() string, closer func(), err error) {
 	l, err := udp.Listen("127.0.0.1:0", udp.ListenOptions{ReceiveBufferBytes: 32 << 20, GRO: gro})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	filler, err := newFiller(l.LocalAddr(), gro)
 	if err != nil {
 		_ = l.Close()
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	c := &contender{name: "ours, no GRO", base: floor, note: "goal: at most 1.15x of C"}
+	c = &contender{name: "ours, no GRO", base: floor, note: "goal: at most 1.15x of C"}
 	if gro == udp.On {
-		c = &contender{name: "ours, GRO", base: "ReadFromUDPAddrPort", note: "goal: at most 1/5 of ReadFromUDPAddrPort"}
+		c = &contender{name: "ours, GRO", base: "ReadFromUDPAddrPort", note: "goal: 5x as fast as ReadFromUDPAddrPort"}
 	}
+	var waiting, used, size int
 	c.round = func() (n int, cpu time.Duration, err error) {
 		want, err := filler.fill(datagrams)
 		if err != nil {
 			return 0, 0, err
 		}
+		waiting = want
+		used, size = l.Queue()
 		cpu, err = threadTime(func() error {
 			for n < want {
 				batch, err := l.Receive()
@@ -230,7 +268,10 @@ func listenerContender(gro udp.Switch, datagrams [][]byte, floor string) (*conte
 		})
 		return n, cpu, err
 	}
-	return c, func() { filler.close(); _ = l.Close() }, nil
+	figure = func() string {
+		return fmt.Sprintf("%d of %d KiB of receive buffer used by %d", used>>10, size>>10, waiting)
+	}
+	return c, figure, func() { filler.close(); _ = l.Close() }, nil
 }
 
 // filler fills a socket's receive queue.

@@ -2,6 +2,7 @@ package udp
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -122,6 +123,53 @@ func TestPathMTU(t *testing.T) {
 	}
 	if s := c.Stats(); s.Shrinks != 1 {
 		t.Errorf("stats %+v", s)
+	}
+}
+
+// TestPathMTU6 (S6): the same over IPv6, whose headers are longer and which only
+// the sender cuts into fragments.
+func TestPathMTU6(t *testing.T) {
+	l := newLink(t)
+	l.sh(l.sender, "ip addr add fd00:198::1/64 dev va nodad")
+	l.sh(l.receiver, "ip addr add fd00:198::2/64 dev vb nodad")
+	const address = "[fd00:198::2]:7514"
+	var listener *Listener
+	var fit, whole *Conn
+	var err error
+	l.in(l.receiver, func() { listener, err = Listen(address, ListenOptions{ReceiveBufferBytes: 4 << 20}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	dial := func(options Options) (c *Conn) {
+		l.in(l.sender, func() { c, err = Dial(netip.MustParseAddrPort(address), options) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	fit, whole = dial(Options{DontFragment: true, GSO: On}), dial(Options{GSO: On})
+	if got := fit.MaxPayload(time.Now()); got != 1452 {
+		t.Errorf("the largest payload is %d, want 1452", got)
+	}
+	if taken, refused := sendAll(t, fit, sized(1452, 1452, 1453, 1452)); taken != 3 || refused[ErrTooLarge] != 1 {
+		t.Errorf("taken %d, refused %v", taken, refused)
+	}
+	l.sh(l.sender, "ip link set va mtu 1300")
+	_, err = fit.Send(sized(1400, 1400))
+	var sendErr *SendError
+	if !errors.As(err, &sendErr) || sendErr.Class != ErrTooLarge || sendErr.MTU != 1300 {
+		t.Errorf("over a link of 1300: %v", err)
+	}
+	if got := fit.MaxPayload(time.Now()); got != 1252 {
+		t.Errorf("the largest payload is %d, want 1252", got)
+	}
+	if taken, refused := sendAll(t, whole, sized(1400, 1400, 9000)); taken != 3 {
+		t.Errorf("without DF: taken %d, refused %v", taken, refused)
+	}
+	if n := drain(t, listener); n != 3+3 {
+		t.Errorf("%d arrived, want 6", n)
 	}
 }
 

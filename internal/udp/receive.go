@@ -181,7 +181,7 @@ func (l *Listener) Receive() ([]Datagram, error) {
 		switch l.errno {
 		case 0:
 			return l.datagrams(), nil
-		case unix.EBADF, unix.ENOTSOCK, unix.EFAULT, unix.EINVAL, unix.ENOMEM, unix.ENOSYS, unix.EPERM, unix.EACCES:
+		case unix.EBADF, unix.ENOTSOCK, unix.EFAULT, unix.EINVAL, unix.ENOSYS, unix.EPERM, unix.EACCES:
 			return nil, fmt.Errorf("udp: receiving: %w", os.NewSyscallError("recvmmsg", l.errno))
 		}
 	}
@@ -283,10 +283,20 @@ func (l *Listener) ReceiveBufferBytes() int {
 }
 
 // Dropped returns how many datagrams the kernel dropped because the receive
-// buffer was full, since the socket was opened: SK_MEMINFO_DROPS of SO_MEMINFO,
-// Linux 4.12. It is a 32-bit counter that wraps.
-func (l *Listener) Dropped() uint32 {
-	var info [9]uint32 // SK_MEMINFO_VARS, include/uapi/linux/sock_diag.h
+// buffer was full, since the socket was opened. It is a 32-bit counter that
+// wraps.
+func (l *Listener) Dropped() uint32 { return l.memory()[unix.SK_MEMINFO_DROPS] }
+
+// Queue returns how much of the receive buffer is in use, and how large it is:
+// bytes as the kernel counts them, with its own overhead, of which a datagram of
+// 1,000 bytes takes 2,304.
+func (l *Listener) Queue() (usedBytes, sizeBytes int) {
+	info := l.memory()
+	return int(info[unix.SK_MEMINFO_RMEM_ALLOC]), int(info[unix.SK_MEMINFO_RCVBUF])
+}
+
+// memory reads SO_MEMINFO (Linux 4.12); all zero where there is none.
+func (l *Listener) memory() (info [unix.SK_MEMINFO_VARS]uint32) {
 	_ = l.withFD(func(fd int) error {
 		size := uint32(unsafe.Sizeof(info))
 		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
@@ -296,7 +306,7 @@ func (l *Listener) Dropped() uint32 {
 		}
 		return nil
 	})
-	return info[8]
+	return info
 }
 
 // Close closes the socket; what waits in it is lost.

@@ -139,7 +139,7 @@ func TestReusePort(t *testing.T) {
 func TestReceiveErrors(t *testing.T) {
 	l, c := listenAndDial(t, "127.0.0.1:0", ListenOptions{})
 	real := l.recvmmsg
-	errnos := []unix.Errno{unix.ECONNREFUSED, unix.EINTR, unix.EHOSTUNREACH, unix.ENOBUFS, unix.EPROTO}
+	errnos := []unix.Errno{unix.ECONNREFUSED, unix.EINTR, unix.EHOSTUNREACH, unix.ENOBUFS, unix.ENOMEM, unix.EPROTO}
 	l.recvmmsg = func(fd uintptr, msgs []mmsghdr) (int, unix.Errno) {
 		if len(errnos) > 0 {
 			errno := errnos[0]

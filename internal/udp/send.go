@@ -99,6 +99,10 @@ type ConnStats struct {
 	Uncertain    uint64 // datagrams of failed messages of which some may have left
 	Shrinks      uint64 // times that the path MTU became smaller
 	GSO          bool   // GSO is in use
+
+	ZeroCopyMessages uint64 // messages that the kernel was asked to read from the caller's memory
+	ZeroCopyCopied   uint64 // of them, those that it says it copied all the same
+	ZeroCopy         bool   // MSG_ZEROCOPY is in use
 }
 
 // Dial opens a socket to addr. Nothing is sent. The error says which call
@@ -212,7 +216,7 @@ func (c *Conn) offer(datagrams [][]byte) (taken int, errno unix.Errno) {
 		if errno == unix.ENOBUFS || errno == unix.EMSGSIZE {
 			// No room to keep account of pinned pages (net.core.optmem_max), or too
 			// many of them: the same again with a copy.
-			c.zero.on = false
+			c.zero.set(false)
 			errno = unix.EINTR
 		}
 	}
@@ -310,6 +314,7 @@ func (c *Conn) Stats() ConnStats {
 		Drained: s.drained.Load(), GSOMessages: s.gsoMessages.Load(), GSOSegments: s.gsoSegments.Load(),
 		GSOFallbacks: s.gsoFallbacks.Load(), Rebinds: s.rebinds.Load(), Uncertain: s.uncertain.Load(),
 		Shrinks: s.shrinks.Load(), GSO: s.gsoOn.Load(),
+		ZeroCopyMessages: c.zero.messages.Load(), ZeroCopyCopied: c.zero.copied.Load(), ZeroCopy: c.zero.inUse.Load(),
 	}
 }
 

@@ -135,8 +135,16 @@ func TestTooLarge(t *testing.T) {
 func TestDropped(t *testing.T) {
 	l, c := listenAndDial(t, "127.0.0.1:0", ListenOptions{ReceiveBufferBytes: 1})
 	const all = 500
+	if used, size := l.Queue(); used != 0 || size == 0 {
+		t.Errorf("%d of %d bytes are used before anything came", used, size)
+	}
 	if sent, err := c.Send(numbered(all)); sent != all || err != nil {
 		t.Fatal(sent, err)
+	}
+	// The last datagram that went in may be above the size, that is how the kernel
+	// finds out.
+	if used, size := l.Queue(); used < size/2 || used > 2*size {
+		t.Errorf("%d of %d bytes are used after some had no room", used, size)
 	}
 	received := 0
 	for {

@@ -1,6 +1,7 @@
 package udp
 
 import (
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,12 +23,18 @@ type zeroCopy struct {
 	// held keeps that memory from the garbage collector.
 	held [][]byte
 
-	messages, copied uint64
+	messages, copied atomic.Uint64
+	inUse            atomic.Bool // on, for Stats
 }
 
 // setZeroCopy asks for it, and leaves it off where the kernel has none.
 func (c *Conn) setZeroCopy(on bool) {
-	c.zero.on = on && unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ZEROCOPY, 1) == nil
+	c.zero.set(on && unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ZEROCOPY, 1) == nil)
+}
+
+func (z *zeroCopy) set(on bool) {
+	z.on = on
+	z.inUse.Store(on)
 }
 
 // InUse says whether the kernel may still read memory that was given to Send.
@@ -67,7 +74,7 @@ const pageSize = 4096 // larger pages only make fewer pieces
 // lend notes that the kernel has taken messages without copying them.
 func (z *zeroCopy) lend(messages int, datagrams [][]byte) {
 	z.outstanding += uint32(messages)
-	z.messages += uint64(messages)
+	z.messages.Add(uint64(messages))
 	z.held = append(z.held, datagrams...)
 }
 
@@ -94,8 +101,8 @@ func (z *zeroCopy) notice(control []byte) {
 func (z *zeroCopy) done(messages uint32, copied bool) {
 	z.outstanding -= min(messages, z.outstanding)
 	if copied {
-		z.copied += uint64(messages)
-		z.on = false
+		z.copied.Add(uint64(messages))
+		z.set(false)
 	}
 	if z.outstanding == 0 {
 		clear(z.held)
