@@ -130,19 +130,19 @@ func TestPathMTU(t *testing.T) {
 // the sender cuts into fragments.
 func TestPathMTU6(t *testing.T) {
 	l := newLink(t)
-	l.sh(l.sender, "ip addr add fd00:198::1/64 dev va nodad")
-	l.sh(l.receiver, "ip addr add fd00:198::2/64 dev vb nodad")
+	l.Sh(l.Sender, "ip addr add fd00:198::1/64 dev va nodad")
+	l.Sh(l.Receiver, "ip addr add fd00:198::2/64 dev vb nodad")
 	const address = "[fd00:198::2]:7514"
 	var listener *Listener
 	var fit, whole *Conn
 	var err error
-	l.in(l.receiver, func() { listener, err = Listen(address, ListenOptions{ReceiveBufferBytes: 4 << 20}) })
+	l.In(l.Receiver, func() { listener, err = Listen(address, ListenOptions{ReceiveBufferBytes: 4 << 20}) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = listener.Close() }()
 	dial := func(options Options) (c *Conn) {
-		l.in(l.sender, func() { c, err = Dial(netip.MustParseAddrPort(address), options) })
+		l.In(l.Sender, func() { c, err = Dial(netip.MustParseAddrPort(address), options) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +156,7 @@ func TestPathMTU6(t *testing.T) {
 	if taken, refused := sendAll(t, fit, sized(1452, 1452, 1453, 1452)); taken != 3 || refused[ErrTooLarge] != 1 {
 		t.Errorf("taken %d, refused %v", taken, refused)
 	}
-	l.sh(l.sender, "ip link set va mtu 1300")
+	l.Sh(l.Sender, "ip link set va mtu 1300")
 	_, err = fit.Send(sized(1400, 1400))
 	var sendErr *SendError
 	if !errors.As(err, &sendErr) || sendErr.Class != ErrTooLarge || sendErr.MTU != 1300 {
