@@ -33,7 +33,8 @@ type agents struct {
 	sources   *table             // addresses that send formats without numbers
 	ids       map[string]*stream // of sources, by the id that their agent_stats state
 
-	hosts map[string]*host // by name
+	heldBytes int              // of frames too far ahead to be believed alone
+	hosts     map[string]*host // by name
 	// killedAt is when the collector began anew after it had been killed. Zero: it
 	// never was.
 	killedAt time.Time
@@ -138,6 +139,8 @@ func (a *agents) evict(s *stream) {
 	s.evictedTo = t
 	t.addEvicted(s.account())
 	delete(a.ids, s.id)
+	a.heldBytes -= len(s.held)
+	s.held = nil
 	a.leave(s)
 }
 

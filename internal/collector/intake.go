@@ -121,7 +121,7 @@ func (in *intake) frame(d []byte, now time.Time) (ledger.Fault, bool) {
 	if err != nil {
 		return faultOf(err), false
 	}
-	s, verdict := in.c.admit(h, d, now)
+	s, verdict, held := in.c.admit(h, d, now)
 	events := uint64(h.Count)
 	if h.Fragment.Index > 0 {
 		events = 0 // its first fragment stands for the event
@@ -135,8 +135,10 @@ func (in *intake) frame(d []byte, now time.Time) (ledger.Fault, bool) {
 		return 0, true
 	}
 	in.read(s, h, body, now)
-	if again := in.c.believed(s); again != nil {
-		return in.frame(again, now)
+	if held {
+		if again := in.c.believed(s); again != nil {
+			return in.frame(again, now)
+		}
 	}
 	return 0, true
 }

@@ -38,19 +38,19 @@ func (c *Collector) mayspeak(source netip.Addr) bool {
 }
 
 // admit says whose frame this is, and what its number tells. One too far ahead
-// is kept aside.
-func (c *Collector) admit(h *datagram.Header, d []byte, now time.Time) (*stream, ledger.Verdict) {
+// is kept aside; held says that there is one to look at again.
+func (c *Collector) admit(h *datagram.Header, d []byte, now time.Time) (s *stream, verdict ledger.Verdict, held bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.agents.frameStream(h.Stream, h.Sealed, now)
-	verdict := s.audit.Window.Admit(h.Datagram, h.Sealed)
+	s = c.agents.frameStream(h.Stream, h.Sealed, now)
+	verdict = s.audit.Window.Admit(h.Datagram, h.Sealed)
 	switch verdict {
 	case ledger.Fresh:
 		c.agents.consistent(s, now)
 	case ledger.Jump:
 		c.hold(s, h.Datagram, d)
 	}
-	return s, verdict
+	return s, verdict, s.held != nil
 }
 
 // repeat counts the events of a frame that came before, or too late.
@@ -64,20 +64,16 @@ func (c *Collector) repeat(s *stream, v ledger.Verdict, events uint64) {
 	s.audit.Duplicates += events
 }
 
-// hold keeps a frame that is too far ahead until another agrees with it. What it
-// replaces, or what there is no room for, is given up.
+// hold keeps a frame that is too far ahead until another agrees with it. Until
+// then, and if there is no room for it, it counts as undecodable.
 func (c *Collector) hold(s *stream, number uint64, d []byte) {
-	c.heldBytes -= len(s.held)
-	if len(s.held) > 0 {
-		c.account.Undecodable[ledger.FaultJump]++
-	}
+	c.account.Undecodable[ledger.FaultJump]++
+	c.agents.heldBytes -= len(s.held)
 	s.held = nil
-	if c.heldBytes+len(d) > maxHeldBytes {
-		c.account.Undecodable[ledger.FaultJump]++
-		return
+	if c.agents.heldBytes+len(d) <= maxHeldBytes {
+		s.held, s.heldNumber = bytes.Clone(d), number
+		c.agents.heldBytes += len(d)
 	}
-	s.held, s.heldNumber = bytes.Clone(d), number
-	c.heldBytes += len(d)
 }
 
 // believed returns the frame that was held, if it is now near enough.
@@ -92,7 +88,8 @@ func (c *Collector) believed(s *stream) []byte {
 		return nil
 	}
 	d := s.held
-	c.heldBytes -= len(d)
+	c.account.Undecodable[ledger.FaultJump]--
+	c.agents.heldBytes -= len(d)
 	s.held = nil
 	return d
 }
