@@ -297,3 +297,44 @@ func TestAgentStats(t *testing.T) {
 		t.Error("an agent_init was read as agent_stats")
 	}
 }
+
+// FuzzAudit: whatever numbers come, in whatever order, the figures add up and
+// memory is bounded.
+func FuzzAudit(f *testing.F) {
+	f.Add([]byte{1, 1, 2, 2, 3, 1, 9, 9, 255, 255, 7, 0})
+	f.Add([]byte{0, 1, 128, 2, 255, 3, 64, 4, 1, 1})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var a Audit
+		var first uint64 = 1
+		for datagram := uint64(math.MaxUint64 - 5); len(in) >= 2; in = in[2:] {
+			datagram += uint64(int64(int8(in[0]))) << (in[1] % 16)
+			first += uint64(int64(int8(in[0]))) * uint64(in[1])
+			count := uint64(in[1])
+			switch in[1] % 7 {
+			case 0:
+				a.Blind = true
+			case 1:
+				a.Announce(first, Sums{Refused: uint64(in[0])})
+			}
+			if a.Window.Admit(datagram, in[1]%2 == 0) == Fresh && first < 1<<62 {
+				a.Announce(first+count-1, Sums{})
+				a.Receive(first, count)
+			}
+		}
+		g := a.Figures()
+		if g.Received+g.Refused+g.Missing+g.Unknown != g.Announced {
+			t.Fatalf("%+v does not add up", g)
+		}
+		if len(a.Received.Runs) > MaxRanges {
+			t.Fatalf("%d runs", len(a.Received.Runs))
+		}
+		text, err := json.Marshal(a.Stream("00"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back AgentStream
+		if err := json.Unmarshal(text, &back); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+	})
+}

@@ -13,7 +13,7 @@ func newBench() *cobra.Command {
 		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	bench.AddCommand(newBenchFrame(), newBenchUDP())
+	bench.AddCommand(newBenchCollect(), newBenchFrame(), newBenchUDP())
 	return bench
 }
 
@@ -39,6 +39,20 @@ func newBenchFrame() *cobra.Command {
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return app.BenchFrame(cmd.Context(), config, streams())
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	return cmd
+}
+
+func newBenchCollect() *cobra.Command {
+	var config app.BenchCollectConfig
+	cmd := &cobra.Command{
+		Use:   "collect",
+		Short: "A collector beside the sum of its work, and its account of many events",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.BenchCollect(cmd.Context(), config, streams())
 		},
 	}
 	config.AddFlags(cmd.Flags())

@@ -34,3 +34,28 @@ func BenchUDP(ctx context.Context, c BenchUDPConfig, streams Streams) error {
 	}
 	return err
 }
+
+// BenchCollectConfig is the configuration of the bench collect command.
+type BenchCollectConfig struct {
+	bench.CollectOptions
+}
+
+// AddFlags declares the command's flags.
+func (c *BenchCollectConfig) AddFlags(flags *pflag.FlagSet) {
+	flags.IntVar(&c.Rounds, "rounds", 15, "interleaved rounds of every row")
+	flags.IntVar(&c.Events, "events", 500_000, "events of the run in which each one is accounted for; the goal is stated for 10000000; 0: no such run")
+	flags.IntVar(&c.Rate, "rate", 100_000, "events a second of that run")
+	flags.BoolVar(&c.JSON, "json", false, "write the table as JSON, without the run")
+}
+
+// BenchCollect measures a collector.
+func BenchCollect(ctx context.Context, c BenchCollectConfig, streams Streams) error {
+	if c.Rounds < 1 || c.Events < 0 || c.Rate < 1 {
+		return Usage(fmt.Errorf("app: %d rounds, %d events at %d a second: want positive numbers", c.Rounds, c.Events, c.Rate), "the defaults are in --help")
+	}
+	err := bench.Collect(ctx, streams.Out, c.CollectOptions)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
