@@ -64,12 +64,15 @@ const (
 	// hands out without a lock. No piece crosses its end.
 	memoBlock = 24 << 10
 
+	// hashHead and hashTail are how much of the two ends of a long piece is hashed.
+	hashHead, hashTail = 64, 32
+
 	// A found byte earns three times what one not found costs: hashing and storing
 	// take less than a quarter of the time of transcoding.
 	foundWeight = 3
-	trial       = 4 << 10 // balance at the start and after sleep
+	trial       = 2 << 10 // balance at the start and after sleep
 	longest     = 64 << 10
-	sleep       = 64 * trial
+	sleep       = 128 * trial
 )
 
 // CacheStats tells what the memo did since the transcoder was made. The zero
@@ -117,6 +120,16 @@ func (s *site) spend(bytes int) {
 	}
 }
 
+// hash looks at the ends of a long piece only. What tells processes apart, the
+// exec_id, is in its beginning, and a piece is compared whole before it is used;
+// one that differs in its middle alone shares a pair of slots with the other.
+func (c *memo) hash(wire []byte) uint64 {
+	if len(wire) <= hashHead+hashTail {
+		return maphash.Bytes(c.seed, wire)
+	}
+	return maphash.Bytes(c.seed, wire[:hashHead]) + 31*maphash.Bytes(c.seed, wire[len(wire)-hashTail:]) + uint64(len(wire))
+}
+
 // find returns the JSON of the piece and its slot, or nil.
 func (c *memo) find(owner uint16, hash uint64, wire []byte) ([]byte, uint32) {
 	pair := uint32(hash) & uint32(len(c.slots)-1) &^ 1
@@ -159,7 +172,7 @@ func (t *Transcoder) piece(m *message, number uint16, wire []byte, n int, run bo
 	i := site.last
 	json, hash := c.json(&c.slots[i], m.number, wire), uint64(0)
 	if json == nil {
-		hash = maphash.Bytes(c.seed, wire)
+		hash = c.hash(wire)
 		json, i = c.find(m.number, hash, wire)
 	}
 	if json != nil {
