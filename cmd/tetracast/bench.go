@@ -13,7 +13,7 @@ func newBench() *cobra.Command {
 		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	bench.AddCommand(newBenchCollect(), newBenchFrame(), newBenchUDP())
+	bench.AddCommand(newBenchCollect(), newBenchFrame(), newBenchTranscode(), newBenchUDP())
 	return bench
 }
 
@@ -53,6 +53,20 @@ func newBenchCollect() *cobra.Command {
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return app.BenchCollect(cmd.Context(), config, streams())
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	return cmd
+}
+
+func newBenchTranscode() *cobra.Command {
+	var config app.BenchTranscodeConfig
+	cmd := &cobra.Command{
+		Use:   "transcode",
+		Short: "The transcoder beside protojson, code written by hand, and its floors",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.BenchTranscode(cmd.Context(), config, streams())
 		},
 	}
 	config.AddFlags(cmd.Flags())

@@ -59,3 +59,27 @@ func BenchCollect(ctx context.Context, c BenchCollectConfig, streams Streams) er
 	}
 	return err
 }
+
+// BenchTranscodeConfig is the configuration of the bench transcode command.
+type BenchTranscodeConfig struct {
+	bench.TranscodeOptions
+}
+
+// AddFlags declares the command's flags.
+func (c *BenchTranscodeConfig) AddFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&c.Recording, "recording", "", "recording to transcode; empty: the large corpus where it is, else the built-in sample")
+	flags.IntVar(&c.Rounds, "rounds", 7, "interleaved rounds of every row")
+	flags.BoolVar(&c.JSON, "json", false, "write the tables as JSON")
+}
+
+// BenchTranscode measures the transcoder.
+func BenchTranscode(ctx context.Context, c BenchTranscodeConfig, streams Streams) error {
+	if c.Rounds < 1 {
+		return Usage(fmt.Errorf("app: %d rounds: want a positive number", c.Rounds), "the defaults are in --help")
+	}
+	err := bench.Transcode(ctx, streams.Out, c.TranscodeOptions)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return explainRecording(err)
+}

@@ -40,16 +40,9 @@ func loadRecordings() ([]recording, error) {
 		return nil, err
 	}
 	defer func() { _ = in.Close() }()
-	var all [][]byte
-	for {
-		message, err := in.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, bytes.Clone(message))
+	all, err := allEvents(in)
+	if err != nil {
+		return nil, err
 	}
 	if !large {
 		return []recording{{name: "the built-in sample", all: all, to: len(all)}}, nil
@@ -62,6 +55,20 @@ func loadRecordings() ([]recording, error) {
 		{"recording a", all, 0, endOfA, map[datagram.Compression]float64{datagram.CompressionS2: 13, datagram.CompressionZstd: 19}},
 		{"recording b", all, endOfA, endOfB, map[datagram.Compression]float64{datagram.CompressionS2: 34, datagram.CompressionZstd: 38}},
 	}, nil
+}
+
+// allEvents reads a recording to its end.
+func allEvents(in *source.Recording) (all [][]byte, err error) {
+	for {
+		message, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, bytes.Clone(message))
+	}
 }
 
 // writeSizes packs the second half of each recording, headers and padding and
