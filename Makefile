@@ -13,10 +13,13 @@ race:
 bench: ## each room beside its rivals and its floor
 	go test -run xxx -bench . ./datagram ./metadata ./transcode ./internal/udp ./internal/source ./internal/collector
 	go test -run xxx -bench Export -benchtime 5x ./cmd/tetracast
+	go run ./cmd/tetracast bench transcode
 	go run ./cmd/tetracast bench udp
+	go run ./cmd/tetracast bench frame
+	go run ./cmd/tetracast bench collect
 
 bench-gate: ## figures that must not grow, counted by valgrind
-	TETRACAST_GATE=1 go test -count=1 ./exporter -run Instructions -v
+	TETRACAST_GATE=1 go test -count=1 ./exporter ./transcode -run Instructions -v
 
 FUZZTIME ?= 1m
 fuzz: ## every parser for FUZZTIME

@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -65,45 +67,48 @@ func oracle(m proto.Message, wire []byte) ([]byte, error) {
 // file of the large corpus.
 func recording(t testing.TB, name string) [][]byte {
 	t.Helper()
+	events, err := readRecording(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skipf("SKIPPED, NOT TESTED: the recording %s is not here; TETRACAST_CORPUS names its folder", name)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return events
+}
+
+func readRecording(name string) (events [][]byte, err error) {
 	data := corpus.Sample()
 	if name != "sample.binpb.gz" {
 		path, ok := corpus.Path(name)
 		if !ok {
-			t.Skipf("SKIPPED: the recording %s is not here; TETRACAST_CORPUS names its folder", name)
+			return nil, fs.ErrNotExist
 		}
-		var err error
 		if data, err = os.ReadFile(path); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 	}
 	switch filepath.Ext(name) {
 	case ".gz":
-		r, err := gzip.NewReader(bytes.NewReader(data))
-		if err == nil {
+		var r io.Reader
+		if r, err = gzip.NewReader(bytes.NewReader(data)); err == nil {
 			data, err = io.ReadAll(r)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
 	case ".zst":
-		r, err := zstd.NewReader(nil)
-		if err == nil {
+		var r *zstd.Decoder
+		if r, err = zstd.NewReader(nil); err == nil {
 			data, err = r.DecodeAll(data, nil)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
 	}
-	var events [][]byte
-	for len(data) > 0 {
+	for err == nil && len(data) > 0 {
 		size, n := binary.Uvarint(data)
 		if n <= 0 || size > uint64(len(data)-n) {
-			t.Fatalf("recording %s is cut off", name)
+			return nil, fmt.Errorf("recording %s is cut off", name)
 		}
 		events = append(events, data[n:n+int(size)])
 		data = data[n+int(size):]
 	}
-	return events
+	return events, err
 }
 
 func TestRecordingsEqualProtojson(t *testing.T) {
