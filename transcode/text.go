@@ -19,6 +19,9 @@ func (t *Transcoder) text(n int, s []byte) int {
 		return t.shortText(n, s)
 	}
 	i := 0
+	if len(s) >= wideBytes {
+		i = copyClean(buf, n, s)
+	}
 	for ; i+16 <= len(s); i += 16 {
 		w, x := load64(s, i), load64(s, i+8)
 		store64(buf, n+i, w)
