@@ -114,8 +114,9 @@ func (t *Transcoder) render(n int, wire []byte) int {
 	root := t.program.root
 	if root.shape == shapeObject {
 		end := t.message(root, wire, n)
-		// A value out of range may be the first half of one that is not.
-		if end >= 0 || t.fault != faultOrder && t.fault != faultRange {
+		// A value out of range may be the first half of one that is not, and what is
+		// malformed may be in a member that a later one replaces.
+		if end >= 0 || t.fault != faultOrder && t.fault != faultRange && t.fault != faultMalformed {
 			return end
 		}
 		t.reset()
