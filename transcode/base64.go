@@ -23,6 +23,9 @@ func (t *Transcoder) base64(n int, s []byte) int {
 		t.grow(n, size+textSlack)
 	}
 	buf := t.buf
+	if wide {
+		n, s = base64Wide(buf, n, s)
+	}
 	for len(s) >= 8 {
 		w := bits.ReverseBytes64(load64(s, 0))
 		store64(buf, n, uint64(base64Pairs[w>>52])|uint64(base64Pairs[w>>40&0xfff])<<16|

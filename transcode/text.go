@@ -19,8 +19,13 @@ func (t *Transcoder) text(n int, s []byte) int {
 		return t.shortText(n, s)
 	}
 	i := 0
-	if len(s) >= wideBytes {
-		i = copyClean(buf, n, s)
+	if wide && len(s) >= wideSize {
+		if i = copyClean(buf, n, s); i < len(s) {
+			return t.escape(n, s, i)
+		}
+		n += len(s)
+		buf[n] = '"'
+		return n + 1
 	}
 	for ; i+16 <= len(s); i += 16 {
 		w, x := load64(s, i), load64(s, i+8)
@@ -97,7 +102,13 @@ func (t *Transcoder) escape(n int, s []byte, i int) int {
 			t.grow(n, len(s)-i+textSlack)
 		}
 		buf := t.buf
-		if i+8 <= len(s) {
+		if wide && i+wideSize <= len(s) {
+			clean := copyClean(buf, n, s[i:])
+			n, i = n+clean, i+clean
+			if i == len(s) {
+				break
+			}
+		} else if i+8 <= len(s) {
 			w := load64(s, i)
 			store64(buf, n, w)
 			clean := bits.TrailingZeros64(special(w)) >> 3
