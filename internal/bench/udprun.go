@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -80,7 +81,7 @@ func lossRun(ctx context.Context, w io.Writer, options UDPOptions) error {
 	fmt.Fprintf(w, "%d datagrams of 1000 bytes at %d a second on loopback; goal: 0 lost with 8 MiB, each accounted for with both\n",
 		options.Datagrams, options.Rate)
 	for _, buffer := range []int{4 << 20, 106496} { // asked for; the kernel doubles
-		stealBefore := steal()
+		stealBefore, waitBefore := steal(), waited()
 		sent, received, dropped, took, err := lossOnce(ctx, options, buffer)
 		if err != nil {
 			return err
@@ -89,8 +90,8 @@ func lossRun(ctx context.Context, w io.Writer, options UDPOptions) error {
 		if sent != received+dropped {
 			verdict = fmt.Sprintf("%d NOT ACCOUNTED FOR", sent-received-dropped)
 		}
-		fmt.Fprintf(w, "  buffer %4d KiB: sent %d in %v, received %d, dropped by the socket %d: %s; the machine was stolen %d ms\n",
-			2*buffer>>10, sent, took.Round(time.Millisecond), received, dropped, verdict, steal()-stealBefore)
+		fmt.Fprintf(w, "  buffer %4d KiB: sent %d in %v, received %d, dropped by the socket %d: %s; the machine was stolen %d ms, this process waited %d ms for a processor\n",
+			2*buffer>>10, sent, took.Round(time.Millisecond), received, dropped, verdict, steal()-stealBefore, (waited() - waitBefore).Milliseconds())
 		if sent != received+dropped {
 			return errors.New("bench: datagrams are missing that nobody counted")
 		}
@@ -104,7 +105,9 @@ func lossOnce(ctx context.Context, options UDPOptions, buffer int) (sent, receiv
 		return 0, 0, 0, 0, err
 	}
 	defer func() { _ = l.Close() }()
-	conn, err := udp.Dial(l.LocalAddr(), udp.Options{GSO: udp.Off, SendBufferBytes: 1 << 20})
+	// Paced, a sender that was held up does not catch up in one burst that no
+	// buffer takes.
+	conn, err := udp.Dial(l.LocalAddr(), udp.Options{GSO: udp.Off, SendBufferBytes: 1 << 20, DatagramsPerSecond: options.Rate})
 	if err != nil {
 		return 0, 0, 0, 0, err
 	}
@@ -130,15 +133,14 @@ func lossOnce(ctx context.Context, options UDPOptions, buffer int) (sent, receiv
 	}
 	begin := time.Now()
 	for sent < int64(options.Datagrams) && ctx.Err() == nil {
-		due := int64(time.Since(begin).Seconds() * float64(options.Rate))
-		n := min(due-sent, int64(len(datagrams)), int64(options.Datagrams)-sent)
-		if n <= 0 {
-			time.Sleep(200 * time.Microsecond)
-			continue
-		}
+		n := min(int64(len(datagrams)), int64(options.Datagrams)-sent)
 		taken, err := conn.Send(datagrams[:n])
 		sent += int64(taken)
-		if err != nil && !errors.Is(err, udp.ErrWouldBlock) {
+		var paced *udp.SendError
+		switch {
+		case errors.Is(err, udp.ErrPaced) && errors.As(err, &paced):
+			time.Sleep(paced.After)
+		case err != nil && !errors.Is(err, udp.ErrWouldBlock):
 			return 0, 0, 0, 0, err
 		}
 	}
@@ -161,4 +163,19 @@ func steal() (ms int64) {
 		ms = ticks * 10
 	}
 	return ms
+}
+
+// waited returns how long the threads of this process were ready to run and had
+// no processor, from /proc/self/task/TID/schedstat (sched-stats.rst in the
+// kernel's documentation).
+func waited() (sum time.Duration) {
+	paths, _ := filepath.Glob("/proc/self/task/*/schedstat")
+	for _, path := range paths {
+		text, _ := os.ReadFile(path) // of a thread that has just ended: nothing
+		if fields := strings.Fields(string(text)); len(fields) > 1 {
+			ns, _ := strconv.ParseInt(fields[1], 10, 64)
+			sum += time.Duration(ns)
+		}
+	}
+	return sum
 }
