@@ -30,8 +30,11 @@ fuzz: ## every parser for FUZZTIME
 	  done; \
 	done
 
-soak: ## ten minutes at 20,000 events a second, faults coming and going
+soak: ## the long runs: ten minutes with faults coming and going, millions of datagrams and of junk
 	TETRACAST_SOAK=10m go test ./cmd/tetracast -run TestSoak -v -timeout 15m
+	TETRACAST_FLOOD=1000000 go test ./internal/collector -run Flood -v -timeout 15m
+	go run ./cmd/tetracast bench udp --rounds 1 --datagrams 10000000
+	go run ./cmd/tetracast bench collect --rounds 1 --events 10000000
 
 update: ## write the golden files anew
 	go test ./cmd/tetracast ./internal/sink/compact -update
