@@ -69,7 +69,7 @@ func TestSoak(t *testing.T) {
 	address := "unix://" + filepath.Join(folder, "tetragon.sock")
 	account := filepath.Join(folder, "export.json")
 	serve(t, address, replay.Config{Loop: true, EventsPerSecond: 20_000, Recording: shortEvents(t, folder)})
-	collect := startCollect(t, "--exit-idle", "2s", "--write", "/dev/null")
+	collect := startCollect(t, "--exit-idle", "20s", "--write", "/dev/null")
 	faults := []impair.Config{{}, {Drop: 0.1}, {Duplicate: 0.1}, {Corrupt: 0.01}, {Reorder: 0.2, ReorderBy: 50}, {Drop: 0.5}}
 	network, err := impair.New(netip.MustParseAddrPort(collect.address), faults[0])
 	if err != nil {

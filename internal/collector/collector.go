@@ -117,7 +117,6 @@ type Collector struct {
 	account   ledger.Collector
 	agents    *agents
 	queue     queue
-	heldBytes int  // of frames too far ahead to be believed alone
 	closed    bool // nothing more is put into the queue
 	abandoned bool // the writer was given up; the account is final
 	// socketDropped is the socket's last figure, once received is over.

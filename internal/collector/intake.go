@@ -47,7 +47,6 @@ type arrival struct {
 	first, last uint64  // the numbers of the events; none if last is before first
 	announced   uint64  // the highest number that its sender had given
 	sums        ledger.Sums
-	goodbye     bool
 	lines, to   int           // the events are ends[lines:to]
 	lost        bool          // its content cannot be used
 	reason      ledger.Reason // why

@@ -23,8 +23,6 @@ func newLink(t *testing.T, tools ...string) *link {
 	return &link{netns.New(t, tools...), t}
 }
 
-func skipLoudly(t *testing.T, why string) { t.Helper(); netns.SkipLoudly(t, why) }
-
 // listen opens a socket in the receiver's namespace, dial one in the sender's.
 func (l *link) listen(options ListenOptions) (listener *Listener) {
 	l.t.Helper()
