@@ -373,7 +373,7 @@ func TestFrameAllocates(t *testing.T) {
 			for range 3 {
 				round() // what waits grows to its size
 			}
-			if n := testing.AllocsPerRun(5, round); n != 0 {
+			if n := testing.AllocsPerRun(5, round); n != 0 && !(raceEnabled && compression == CompressionZstd) {
 				t.Errorf("%v, sealed %v: %v allocations for %d events, want 0", compression, key != nil, n, len(sample))
 			}
 			if count == 0 {

@@ -212,6 +212,10 @@ func (c *Collector) Run(ctx context.Context) error {
 		})
 	}
 	if c.config.StateFile != "" {
+		// From here on a kill leaves something unknown, and the file must say so.
+		if err := c.saveAtStart(); err != nil {
+			c.config.Log.Error("The state is not saved: after a kill more will be unknown", "cause", err)
+		}
 		wg.Go(func() { c.keep(ctx) })
 	}
 	interrupted := make(chan time.Time, 1)

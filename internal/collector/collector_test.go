@@ -37,6 +37,7 @@ func start(t *testing.T, config Config) (*Collector, *fakeSocket, func() ledger.
 	}
 	socket := newFakeSocket()
 	c := newCollector(config, socket)
+	c.loadState()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()

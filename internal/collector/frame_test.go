@@ -306,7 +306,6 @@ func TestRestart(t *testing.T) {
 			}
 			f.next() // lost while it was down
 			a, _ := framed(t, Config{StateFile: file}, func(c *Collector, s *fakeSocket) {
-				c.loadState()
 				s.send(agentA, f.next(), f.next())
 			})
 			var numbered ledger.AgentStream
@@ -340,7 +339,6 @@ func TestUnreadableState(t *testing.T) {
 			t.Fatal(err)
 		}
 		a, _ := framed(t, Config{StateFile: file}, func(c *Collector, s *fakeSocket) {
-			c.loadState()
 			s.send(agentA, event)
 		})
 		if a.Received != 1 {

@@ -181,6 +181,15 @@ func (c *Collector) awaitSettled(ctx context.Context, s *state) bool {
 	return false
 }
 
+// saveAtStart saves what is known before anything came, as of a process that has
+// not ended in order.
+func (c *Collector) saveAtStart() error {
+	c.mu.Lock()
+	s := c.snapshot()
+	c.mu.Unlock()
+	return writeState(c.config.StateFile, s)
+}
+
 // saveAtEnd saves the state of a collector that has ended: nothing is unknown.
 func (c *Collector) saveAtEnd() error {
 	if c.config.StateFile == "" {
