@@ -40,15 +40,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // appendHeader appends the header's bytes.
 func appendHeader(dst []byte, h *Header) []byte {
-	var flags byte
-	for _, f := range [...]struct {
-		on  bool
-		bit byte
-	}{{h.Sealed, flagSealed}, {h.JSON, flagJSON}, {h.Goodbye, flagGoodbye}, {h.Fragment.Total > 0, flagFragment}, {h.HasDictionary, flagDictionary}} {
-		if f.on {
-			flags |= f.bit
-		}
-	}
+	flags := flagIf(h.Sealed, flagSealed) | flagIf(h.JSON, flagJSON) | flagIf(h.Goodbye, flagGoodbye) |
+		flagIf(h.Fragment.Total > 0, flagFragment) | flagIf(h.HasDictionary, flagDictionary)
 	dst = append(dst, frameMagic>>8, frameMagic&0xff, frameVersion, flags, byte(h.Kind)|byte(h.Compression)<<4)
 	dst = binary.BigEndian.AppendUint64(dst, h.Stream)
 	dst = binary.BigEndian.AppendUint64(dst, h.Record)
@@ -72,6 +65,13 @@ func appendHeader(dst []byte, h *Header) []byte {
 		dst = binary.AppendUvarint(dst, uint64(h.Fragment.Total))
 	}
 	return dst
+}
+
+func flagIf(on bool, flag byte) byte {
+	if on {
+		return flag
+	}
+	return 0
 }
 
 // headerSize returns how many bytes appendHeader appends.

@@ -35,7 +35,7 @@ type Batch struct {
 // giant event's memory is not kept.
 const (
 	minBlock  = 80 << 10
-	maxBlock  = 1 << 20
+	maxBlock  = 4 << 20
 	growBlock = 2 // times the one before
 )
 
