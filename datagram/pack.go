@@ -1,6 +1,10 @@
 package datagram
 
-import "errors"
+import (
+	"errors"
+
+	"tetracast/transcode"
+)
 
 // MaxPayload is the largest UDP payload over IPv4, in bytes: 65,535 less 20 of
 // IPv4 header (RFC 791, section 3.1) and 8 of UDP header (RFC 768).
@@ -16,6 +20,9 @@ type Event struct {
 	Number uint64 // its number in the stream: 1, 2, 3, without a hole
 	Line   []byte // the event as JSON, and one newline; nil if the format needs none
 	Wire   []byte // the event as protobuf, as it came; nil if there is none
+	// Summary is what Scan says of Wire. Nil: a packer that needs it looks
+	// into Wire, or else into Line.
+	Summary *transcode.Summary
 }
 
 // Batch is a list of datagrams ready to be sent. The zero value is empty. It

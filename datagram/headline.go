@@ -1,0 +1,242 @@
+package datagram
+
+import (
+	"bytes"
+	"time"
+
+	"tetracast/transcode"
+)
+
+// headline is what a JSON line says first to a person: the texts between the
+// quotes, still escaped as JSON has it. They are slices of the line.
+type headline struct {
+	kind       []byte // the name of the kind, or of the record: agent_init
+	binary     []byte
+	namespace  []byte // of the pod
+	pod        []byte
+	policy     []byte
+	action     []byte
+	function   []byte // what was hooked, or the path that was loaded
+	subsystem  []byte
+	time       []byte
+	throttling []byte // whether it begins or ends
+}
+
+// member moves to the value of an object's next member and returns its key,
+// still escaped. first says that the object's brace comes next. more is false
+// at the object's end, which is then behind s.pos.
+func (s *scanner) member(first bool) (key []byte, more bool, err error) {
+	s.space()
+	if s.pos == len(s.text) {
+		return nil, false, ErrCutOff
+	}
+	c := s.text[s.pos]
+	s.pos++
+	switch {
+	case first && c == '{':
+		s.space()
+		if s.pos < len(s.text) && s.text[s.pos] == '}' {
+			s.pos++
+			return nil, false, nil
+		}
+	case !first && c == '}':
+		return nil, false, nil
+	case first || c != ',':
+		return nil, false, ErrNotJSON
+	}
+	s.space()
+	start := s.pos + 1
+	if err := s.key(); err != nil {
+		return nil, false, err
+	}
+	end := start + bytes.LastIndexByte(s.text[start:s.pos], '"')
+	s.space()
+	if s.pos == len(s.text) {
+		return nil, false, ErrCutOff
+	}
+	return s.text[start:end], true, nil
+}
+
+// skip scans a value and returns the text of a string, nil of anything else.
+func (s *scanner) skip() ([]byte, error) {
+	start := s.pos
+	if err := s.value(); err != nil {
+		return nil, err
+	}
+	if s.text[start] != '"' {
+		return nil, nil
+	}
+	return s.text[start+1 : s.pos-1], nil
+}
+
+// readHeadline reads a line, an event or a record.
+func readHeadline(line []byte) (h headline, err error) {
+	s := scanner{text: line}
+	for first := true; ; first = false {
+		key, more, err := s.member(first)
+		if err != nil || !more {
+			return h, err
+		}
+		if s.text[s.pos] == '{' && h.isKind(key) {
+			h.kind = key
+			err = h.readKind(&s)
+		} else {
+			var text []byte
+			text, err = s.skip()
+			h.noteRoot(key, text)
+		}
+		if err != nil {
+			return h, err
+		}
+	}
+}
+
+// isKind says whether a member at the root whose value is an object is the
+// event itself: protojson writes it first.
+func (h *headline) isKind(key []byte) bool {
+	return h.kind == nil && (bytes.HasPrefix(key, []byte("process_")) || string(key) == "test" || string(key) == "rate_limit_info")
+}
+
+func (h *headline) readKind(s *scanner) error {
+	for first := true; ; first = false {
+		key, more, err := s.member(first)
+		if err != nil || !more {
+			return err
+		}
+		if string(key) == "process" && s.text[s.pos] == '{' {
+			if err := h.readProcess(s, false); err != nil {
+				return err
+			}
+			continue
+		}
+		text, err := s.skip()
+		if err != nil {
+			return err
+		}
+		h.note(key, text)
+	}
+}
+
+// readProcess reads a process, or the pod in it.
+func (h *headline) readProcess(s *scanner, inPod bool) error {
+	for first := true; ; first = false {
+		key, more, err := s.member(first)
+		if err != nil || !more {
+			return err
+		}
+		if !inPod && string(key) == "pod" && s.text[s.pos] == '{' {
+			if err := h.readProcess(s, true); err != nil {
+				return err
+			}
+			continue
+		}
+		text, err := s.skip()
+		if err != nil {
+			return err
+		}
+		h.noteProcess(key, text, inPod)
+	}
+}
+
+// noteRoot takes a member that stands beside the event, or one of a record.
+func (h *headline) noteRoot(key, text []byte) {
+	switch string(key) {
+	case "time", "@timestamp":
+		h.time = text
+	case "event":
+		h.kind = text
+	}
+}
+
+// note takes a member of the event.
+func (h *headline) note(key, text []byte) {
+	switch string(key) {
+	case "policy_name":
+		h.policy = text
+	case "action":
+		h.action = text
+	case "function_name", "event", "symbol", "name", "cgroup":
+		h.function = text
+	case "path":
+		if h.function == nil {
+			h.function = text
+		}
+	case "subsys":
+		h.subsystem = text
+	case "type":
+		h.throttling = text
+	}
+}
+
+// noteProcess takes a member of the event's process or of that one's pod.
+func (h *headline) noteProcess(key, text []byte, inPod bool) {
+	switch {
+	case inPod && string(key) == "namespace":
+		h.namespace = text
+	case inPod && string(key) == "name":
+		h.pod = text
+	case !inPod && string(key) == "binary":
+		h.binary = text
+	}
+}
+
+// summarize reads from a line what [transcode.Scan] reads from an event's
+// bytes, as far as syslog needs it: kind, action and time. What cannot be read
+// stays zero.
+func summarize(line []byte) transcode.Summary {
+	h, _ := readHeadline(line)
+	s := transcode.Summary{Kind: kindNamed(h.kind), Action: actionNamed(h.action)}
+	var t time.Time
+	if len(h.time) > 0 && t.UnmarshalText(h.time) == nil {
+		s.HasTime, s.Seconds, s.Nanos = true, t.Unix(), int32(t.Nanosecond())
+	}
+	return s
+}
+
+// kinds are those that have a name.
+var kinds = [...]transcode.Kind{
+	transcode.KindProcessExec, transcode.KindProcessExit, transcode.KindProcessKprobe, transcode.KindProcessTracepoint,
+	transcode.KindProcessLoader, transcode.KindProcessUprobe, transcode.KindProcessThrottle, transcode.KindProcessLsm,
+	transcode.KindProcessUsdt, transcode.KindTest, transcode.KindRateLimitInfo,
+}
+
+// kindNamed is the reverse of the kind's String.
+func kindNamed(name []byte) transcode.Kind {
+	for _, kind := range kinds {
+		if kind.String() == string(name) {
+			return kind
+		}
+	}
+	return 0
+}
+
+// actionNamed reads the name that protojson writes for an action, as far as it
+// has a severity of its own.
+func actionNamed(name []byte) transcode.Action {
+	switch string(name) {
+	case "KPROBE_ACTION_SIGKILL":
+		return actionSigkill
+	case "KPROBE_ACTION_OVERRIDE":
+		return actionOverride
+	case "KPROBE_ACTION_GETURL":
+		return actionGetURL
+	case "KPROBE_ACTION_DNSLOOKUP":
+		return actionDNSLookup
+	case "KPROBE_ACTION_SIGNAL":
+		return actionSignal
+	case "KPROBE_ACTION_NOTIFYENFORCER":
+		return actionNotifyEnforcer
+	}
+	return transcode.ActionPost
+}
+
+// recordName returns the name that a metadata record goes by.
+func recordName(record []byte) string {
+	switch kindOf(trimLine(record)) {
+	case KindAgentInit:
+		return "agent_init"
+	case KindAgentStats:
+		return "agent_stats"
+	}
+	return "unknown"
+}
