@@ -11,18 +11,29 @@ type Resetter interface {
 	Forget()
 }
 
-// maxArena is the most memory that an arena keeps over a Reset, in bytes: four
-// times what a worker packs at once, so that a giant event's memory is not kept.
-const maxArena = 1 << 20
+// An arena of more than maxArena bytes, four times what a worker packs at once,
+// is kept until so many batches did without: a giant event's memory is neither
+// kept for good nor asked for again with each giant event.
+const (
+	maxArena     = 1 << 20
+	maxArenaIdle = 256 // batches
+)
 
 // arena is the memory that a packer builds datagrams in. They are appended to
 // block; where it grows, the datagrams before stay in the block they are in.
-type arena struct{ block []byte }
+type arena struct {
+	block []byte
+	idle  int // batches that needed no more than maxArena
+}
 
 // Reset implements [Resetter].
 func (a *arena) Reset() {
+	a.idle++
+	if len(a.block) > maxArena {
+		a.idle = 0
+	}
 	a.block = a.block[:0]
-	if cap(a.block) > maxArena {
+	if a.idle > maxArenaIdle && cap(a.block) > maxArena {
 		a.block = nil
 	}
 }

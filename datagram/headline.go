@@ -22,6 +22,80 @@ type headline struct {
 	throttling []byte // whether it begins or ends
 }
 
+// note says where a member's text stands in a headline.
+type note uint8
+
+const (
+	noteNothing note = iota
+	noteKind
+	noteTime
+	notePolicy
+	noteAction
+	noteFunction
+	notePath // the function, if there is nothing better
+	noteSubsystem
+	noteThrottling
+)
+
+// noteOf returns the note of a member of the event, or of one beside it or of a
+// record.
+func noteOf(key []byte, ofEvent bool) note {
+	if !ofEvent {
+		switch string(key) {
+		case "time", "@timestamp":
+			return noteTime
+		case "event":
+			return noteKind
+		}
+		return noteNothing
+	}
+	switch string(key) {
+	case "policy_name":
+		return notePolicy
+	case "action":
+		return noteAction
+	case "function_name", "event", "symbol", "name", "cgroup":
+		return noteFunction
+	case "path":
+		return notePath
+	case "subsys":
+		return noteSubsystem
+	case "type":
+		return noteThrottling
+	}
+	return noteNothing
+}
+
+// note takes a text.
+func (h *headline) note(n note, text []byte) {
+	switch n {
+	case noteKind:
+		h.kind = text
+	case noteTime:
+		h.time = text
+	case notePolicy:
+		h.policy = text
+	case noteAction:
+		h.action = text
+	case noteFunction:
+		h.function = text
+	case notePath:
+		if h.function == nil {
+			h.function = text
+		}
+	case noteSubsystem:
+		h.subsystem = text
+	case noteThrottling:
+		h.throttling = text
+	}
+}
+
+// isKind says whether a member at the root is the event itself, if it is an
+// object.
+func isKind(key []byte) bool {
+	return bytes.HasPrefix(key, []byte("process_")) || string(key) == "test" || string(key) == "rate_limit_info"
+}
+
 // member moves to the value of an object's next member and returns its key,
 // still escaped. first says that the object's brace comes next. more is false
 // at the object's end, which is then behind s.pos.
@@ -45,16 +119,27 @@ func (s *scanner) member(first bool) (key []byte, more bool, err error) {
 		return nil, false, ErrNotJSON
 	}
 	s.space()
-	start := s.pos + 1
-	if err := s.key(); err != nil {
-		return nil, false, err
-	}
-	end := start + bytes.LastIndexByte(s.text[start:s.pos], '"')
-	s.space()
 	if s.pos == len(s.text) {
 		return nil, false, ErrCutOff
 	}
-	return s.text[start:end], true, nil
+	if s.text[s.pos] != '"' {
+		return nil, false, ErrNotJSON
+	}
+	start := s.pos + 1
+	if err := s.string(); err != nil {
+		return nil, false, err
+	}
+	key = s.text[start : s.pos-1]
+	s.space()
+	if s.pos < len(s.text) && s.text[s.pos] != ':' {
+		return nil, false, ErrNotJSON
+	}
+	s.pos++
+	s.space()
+	if s.pos >= len(s.text) {
+		return nil, false, ErrCutOff
+	}
+	return key, true, nil
 }
 
 // skip scans a value and returns the text of a string, nil of anything else.
@@ -77,24 +162,18 @@ func readHeadline(line []byte) (h headline, err error) {
 		if err != nil || !more {
 			return h, err
 		}
-		if s.text[s.pos] == '{' && h.isKind(key) {
+		if s.text[s.pos] == '{' && isKind(key) {
 			h.kind = key
 			err = h.readKind(&s)
 		} else {
 			var text []byte
 			text, err = s.skip()
-			h.noteRoot(key, text)
+			h.note(noteOf(key, false), text)
 		}
 		if err != nil {
 			return h, err
 		}
 	}
-}
-
-// isKind says whether a member at the root whose value is an object is the
-// event itself: protojson writes it first.
-func (h *headline) isKind(key []byte) bool {
-	return h.kind == nil && (bytes.HasPrefix(key, []byte("process_")) || string(key) == "test" || string(key) == "rate_limit_info")
 }
 
 func (h *headline) readKind(s *scanner) error {
@@ -113,7 +192,7 @@ func (h *headline) readKind(s *scanner) error {
 		if err != nil {
 			return err
 		}
-		h.note(key, text)
+		h.note(noteOf(key, true), text)
 	}
 }
 
@@ -135,36 +214,6 @@ func (h *headline) readProcess(s *scanner, inPod bool) error {
 			return err
 		}
 		h.noteProcess(key, text, inPod)
-	}
-}
-
-// noteRoot takes a member that stands beside the event, or one of a record.
-func (h *headline) noteRoot(key, text []byte) {
-	switch string(key) {
-	case "time", "@timestamp":
-		h.time = text
-	case "event":
-		h.kind = text
-	}
-}
-
-// note takes a member of the event.
-func (h *headline) note(key, text []byte) {
-	switch string(key) {
-	case "policy_name":
-		h.policy = text
-	case "action":
-		h.action = text
-	case "function_name", "event", "symbol", "name", "cgroup":
-		h.function = text
-	case "path":
-		if h.function == nil {
-			h.function = text
-		}
-	case "subsys":
-		h.subsystem = text
-	case "type":
-		h.throttling = text
 	}
 }
 

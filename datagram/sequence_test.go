@@ -7,7 +7,7 @@ import "testing"
 func TestSequence(t *testing.T) {
 	f := func(n, want uint32) {
 		t.Helper()
-		if got := next(n); got != want {
+		if got := nextSequence(n); got != want {
 			t.Errorf("after %d: got %d, want %d", n, got, want)
 		}
 	}

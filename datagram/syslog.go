@@ -156,13 +156,13 @@ func (p *Syslog) Pack(b *Batch, event *Event) error {
 		p.block = p.block[:start]
 		return ErrOversize
 	}
-	p.sequence = next(p.sequence)
+	p.sequence = nextSequence(p.sequence)
 	b.Add(p.since(start), 1)
 	return nil
 }
 
-// next returns the sequenceId after n.
-func next(n uint32) uint32 { return n%maxSequence + 1 }
+// nextSequence returns the sequenceId after n.
+func nextSequence(n uint32) uint32 { return n%maxSequence + 1 }
 
 // MaxLine returns how many bytes the event's line may have, newline included.
 func (p *Syslog) MaxLine(event *Event) int {
@@ -183,7 +183,7 @@ func (p *Syslog) PackRecord(b *Batch, record []byte) {
 	p.summary = summarize(record)
 	p.appendHeader(&p.summary, recordName(record), 0)
 	p.block = append(p.block, trimLine(record)...)
-	p.sequence = next(p.sequence)
+	p.sequence = nextSequence(p.sequence)
 	b.Add(p.since(start), 0)
 }
 
@@ -221,7 +221,7 @@ func (p *Syslog) appendHeader(s *transcode.Summary, name string, number uint64) 
 		dst = append(dst, name...)
 	}
 	dst = append(dst, p.data...)
-	dst = strconv.AppendUint(dst, uint64(next(p.sequence)), 10)
+	dst = strconv.AppendUint(dst, uint64(nextSequence(p.sequence)), 10)
 	dst = append(dst, p.element...)
 	if number > 0 {
 		dst = append(dst, ` seq="`...)
