@@ -9,7 +9,7 @@ import (
 // children, byte for byte. So what became of it is kept: BenchmarkGELF with and
 // without measures what that saves.
 const (
-	memoSlots = 256 // of each role: process, parent, ancestors
+	memoSlots = 256     // of each role: process, parent, ancestors
 	memoText  = 8 << 10 // bytes of the longest JSON that is kept
 	memoAhead = 12      // where the exec_id begins: {"exec_id":" or [{"exec_id":"
 )
@@ -24,7 +24,7 @@ type memoTable [memoSlots]remembered
 // remembered is a value and its fields, or a list and its text.
 type remembered struct {
 	json, fields           []byte
-	binary, namespace, pod span // of a process, in fields
+	binary, namespace, pod span // of a process, in json
 }
 
 // matches says whether text begins with the value that is remembered. A list or
@@ -34,36 +34,32 @@ func (r *remembered) matches(text []byte) bool {
 	return len(r.json) > 0 && bytes.HasPrefix(text, r.json)
 }
 
-// keep remembers a value that is not too long.
-func (r *remembered) keep(json, fields []byte) {
-	if len(json) <= memoText {
-		r.json, r.fields = append(r.json[:0], json...), append(r.fields[:0], fields...)
+// keep remembers a value unless it is too long.
+func (r *remembered) keep(json, fields []byte) bool {
+	if len(json) > memoText {
+		return false
 	}
+	r.json, r.fields = append(r.json[:0], json...), append(r.fields[:0], fields...)
+	return true
 }
 
 // span is a part of a text; 0, 0 is none.
 type span struct{ from, to int }
+
+// spanOf finds part, a slice of text, in it.
+func spanOf(text, part []byte) span {
+	if part == nil {
+		return span{}
+	}
+	from := cap(text) - cap(part)
+	return span{from, from + len(part)}
+}
 
 func (s span) of(text []byte) []byte {
 	if s.to == 0 {
 		return nil
 	}
 	return text[s.from:s.to]
-}
-
-// fieldText finds the text of a field among fields. start is what the field
-// begins with, up to the quote before its text; that cannot stand inside a text,
-// for quotes in there are escaped.
-func fieldText(fields []byte, start string) span {
-	from := bytes.Index(fields, []byte(start))
-	if from < 0 {
-		return span{}
-	}
-	s := scanner{text: fields, pos: from + len(start) - 1}
-	if s.string() != nil {
-		return span{}
-	}
-	return span{from + len(start), s.pos - 1}
 }
 
 // slot returns where the value at the start of text is kept, nil if it is none
@@ -95,36 +91,19 @@ func (f *flattener) appendProcess(dst []byte, field *shape, depth int) ([]byte, 
 	case roleParent:
 		table = &f.memo.parent
 	}
-	at, start := len(dst), f.scan.pos
+	at, start, h := len(dst), f.scan.pos, &f.headline
 	text := f.scan.text[start:]
 	slot := table.slot(text)
 	if slot != nil && slot.matches(text) {
 		f.scan.pos += len(slot.json)
-		dst = append(dst, slot.fields...)
 		if field.role == roleProcess {
-			f.headline.setProcess(dst[at:], slot.binary, slot.namespace, slot.pod)
+			h.binary, h.namespace, h.pod = slot.binary.of(text), slot.namespace.of(text), slot.pod.of(text)
 		}
-		return dst, nil
+		return append(dst, slot.fields...), nil
 	}
 	dst, err := f.appendValue(dst, field, depth)
-	if err != nil {
-		return dst, err
+	if err == nil && slot != nil && slot.keep(f.scan.text[start:f.scan.pos], dst[at:]) && field.role == roleProcess {
+		slot.binary, slot.namespace, slot.pod = spanOf(text, h.binary), spanOf(text, h.namespace), spanOf(text, h.pod)
 	}
-	fields := dst[at:]
-	if slot != nil {
-		slot.keep(f.scan.text[start:f.scan.pos], fields)
-	}
-	if field.role == roleProcess {
-		binary := fieldText(fields, `,"_process.binary":"`)
-		namespace, pod := fieldText(fields, `,"_process.pod.namespace":"`), fieldText(fields, `,"_process.pod.name":"`)
-		f.headline.setProcess(fields, binary, namespace, pod)
-		if slot != nil {
-			slot.binary, slot.namespace, slot.pod = binary, namespace, pod
-		}
-	}
-	return dst, nil
-}
-
-func (h *headline) setProcess(fields []byte, binary, namespace, pod span) {
-	h.binary, h.namespace, h.pod = binary.of(fields), namespace.of(fields), pod.of(fields)
+	return dst, err
 }

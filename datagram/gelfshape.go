@@ -2,10 +2,11 @@ package datagram
 
 import "bytes"
 
-// The most shapes that are learned and the longest key that one is learned of:
-// labels can have any name.
+// The most shapes that are learned, of all and of one object's members, and the
+// longest key that one is learned of: labels can have any name.
 const (
 	maxShapes   = 2048
+	maxMembers  = 64
 	maxShapeKey = 128
 )
 
@@ -16,6 +17,7 @@ type shape struct {
 	key          []byte // with its quotes and the colon; nil of a list's element
 	name         []byte // ,"_ the field's name and ":
 	inside, next *shape
+	elements     *shape // of a list that is taken apart
 	role         shapeRole
 	note         note
 	isElements   bool       // its list is taken apart
@@ -26,10 +28,11 @@ type shape struct {
 type shapeRole uint8
 
 const (
-	rolePlain     shapeRole = iota
-	roleNoted               // it stands in the headline too
-	roleEvent               // the event itself, whose members stand at the root
-	roleProcess             // these three come again and again
+	rolePlain   shapeRole = iota
+	rolePod               // of the process
+	roleNoted             // it stands in the headline too
+	roleEvent             // the event itself, whose members stand at the root
+	roleProcess           // these three come again and again
 	roleParent
 	roleAncestors
 )
@@ -65,28 +68,29 @@ func (s *scanner) known(at **shape, first bool) *shape {
 
 // learn returns the shape of a member that is not where it was expected.
 func (t *shapes) learn(object *shape, at **shape, key []byte) *shape {
-	quoted := append(append([]byte{'"'}, key...), '"', ':')
-	for next, n := *at, 0; next != nil && n < maxSkipped; next, n = next.next, n+1 {
-		if bytes.Equal(next.key, quoted) { // there are spaces in this line
+	members := 0
+	for next := object.inside; next != nil; next = next.next {
+		if bytes.Equal(next.key[1:len(next.key)-len(`":`)], key) {
 			return next
 		}
+		members++
 	}
-	return t.add(object, at, quoted, key)
+	quoted := append(append([]byte{'"'}, key...), '"', ':')
+	return t.add(object, at, quoted, key, members)
 }
 
-// add puts a new shape at its place. part is what it adds to the name.
-func (t *shapes) add(object *shape, at **shape, quoted, part []byte) *shape {
-	next := &shape{}
-	if t.count < maxShapes && len(part) <= maxShapeKey {
+// add puts a new shape at its place among an object's members. part is what it
+// adds to the name.
+func (t *shapes) add(object *shape, at **shape, quoted, part []byte, members int) *shape {
+	next := &shape{next: *at}
+	if t.count < maxShapes && members < maxMembers && len(part) <= maxShapeKey {
 		t.count++
-		next.next, *at = *at, next
-	} else {
-		next.next = *at // goes on behind it, but nothing leads here
-	}
+		*at = next
+	} // else nothing leads to it
 	next.key = quoted
 	isRoot, isEvent := object == &t.root, object.role == roleEvent
+	next.describe(object, part, isRoot)
 	if isRoot || isEvent {
-		next.describe(part, isEvent)
 		next.name = append(next.name, `,"_`...)
 		if keeps(part, isEvent) {
 			next.name = append(next.name, "event_"...)
@@ -106,22 +110,31 @@ func (t *shapes) add(object *shape, at **shape, quoted, part []byte) *shape {
 	return next
 }
 
-// describe says what a member at the root or of the event is.
-func (s *shape) describe(key []byte, ofEvent bool) {
-	if s.note = noteOf(key, ofEvent); s.note != noteNothing {
+// describe says what a member of the object is.
+func (s *shape) describe(object *shape, key []byte, isRoot bool) {
+	switch {
+	case isRoot && isKind(key):
+		s.role = roleEvent
+		return
+	case isRoot, object.role == roleEvent:
+		s.note = noteOf(key, !isRoot)
+	case object.role == roleProcess || object.role == rolePod:
+		s.note = noteOfProcess(key, object.role == rolePod)
+	}
+	if s.note != noteNothing {
 		s.role = roleNoted
 	}
-	switch {
-	case !ofEvent && isKind(key):
-		s.role = roleEvent
-	case !ofEvent:
-	case string(key) == "process":
+	switch text := string(key); {
+	case object.role == roleProcess && text == "pod":
+		s.role = rolePod
+	case object.role != roleEvent:
+	case text == "process":
 		s.role = roleProcess
-	case string(key) == "parent":
+	case text == "parent":
 		s.role = roleParent
-	case string(key) == "ancestors":
+	case text == "ancestors":
 		s.role = roleAncestors
-	case string(key) == "args", string(key) == "data":
+	case text == "args", text == "data":
 		s.isElements = true
 	}
 }

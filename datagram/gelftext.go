@@ -2,6 +2,8 @@ package datagram
 
 import (
 	"encoding/binary"
+	"math/bits"
+	"slices"
 
 	"tetracast/transcode"
 )
@@ -121,7 +123,7 @@ func appendPhrase(dst, text []byte, ifEmpty string) []byte {
 	for n < maxPhrase { // an escape sequence or a character is not cut
 		size := 1
 		switch c := text[n]; {
-		case c == '\\' && text[n+1] == 'u':
+		case c == '\\' && n+1 < len(text) && text[n+1] == 'u':
 			size = 6
 		case c == '\\':
 			size = 2
@@ -132,44 +134,63 @@ func appendPhrase(dst, text []byte, ifEmpty string) []byte {
 		}
 		n += size
 	}
-	return append(append(dst, text[:n]...), "..."...)
+	return append(append(dst, text[:min(n, len(text))]...), "..."...)
 }
 
-// appendQuoted appends text as a JSON string. Eight bytes at a time are copied
-// where none of them needs to be escaped.
+// appendQuoted appends text as a JSON string.
 func appendQuoted(dst, text []byte) []byte {
 	dst = append(dst, '"')
 	dst = appendEscaped(dst, text)
 	return append(dst, '"')
 }
 
-// appendEscaped appends text as the inside of a JSON string.
+// appendEscaped appends text as the inside of a JSON string. It copies eight
+// bytes at a time and takes back what is behind the first that needs an escape:
+// JSON inside JSON has a quote in every eight bytes or so.
 func appendEscaped(dst, text []byte) []byte {
-	start, i := 0, 0
-	for i < len(text) {
-		if i+8 <= len(text) {
-			w := binary.LittleEndian.Uint64(text[i:])
+	const most, word = len(`\u0000`), 8
+	for len(text) > 0 {
+		part := text[:min(len(text), 4<<10)]
+		text = text[len(part):]
+		n := len(dst)
+		dst = slices.Grow(dst, most*len(part)+word)
+		out := dst[n : n+most*len(part)+word]
+		k, i := 0, 0
+		for i+word <= len(part) {
+			w := binary.LittleEndian.Uint64(part[i:])
+			binary.LittleEndian.PutUint64(out[k:], w)
 			quote, backslash := w^(ones*'"'), w^(ones*'\\')
 			// As in scanner.string, but a byte of 0x80 and above is fine.
-			if ((w-ones*0x20)&^w|(quote-ones)&^quote|(backslash-ones)&^backslash)&highs == 0 {
-				i += 8
+			marks := ((w-ones*0x20)&^w | (quote-ones)&^quote | (backslash-ones)&^backslash) & highs
+			if marks == 0 {
+				k, i = k+word, i+word
 				continue
 			}
+			clean := bits.TrailingZeros64(marks) / 8
+			k, i = k+clean, i+clean
+			k += escapeTo(out[k:], part[i])
+			i++
 		}
-		for end := min(i+8, len(text)); i < end; i++ {
-			c := text[i]
-			if c >= 0x20 && c != '"' && c != '\\' {
-				continue
-			}
-			dst = append(dst, text[start:i]...)
-			start = i + 1
-			if c < 0x20 {
-				const digits = "0123456789abcdef"
-				dst = append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&0xf])
-			} else {
-				dst = append(dst, '\\', c)
-			}
+		for ; i < len(part); i++ {
+			k += escapeTo(out[k:], part[i])
 		}
+		dst = dst[:n+k]
 	}
-	return append(dst, text[start:]...)
+	return dst
+}
+
+// escapeTo writes one byte of a JSON string and returns how many it became.
+func escapeTo(out []byte, c byte) int {
+	switch {
+	case c == '"' || c == '\\':
+		out[0], out[1] = '\\', c
+		return 2
+	case c < 0x20:
+		const digits = "0123456789abcdef"
+		copy(out, `\u00`)
+		out[4], out[5] = digits[c>>4], digits[c&0xf]
+		return 6
+	}
+	out[0] = c
+	return 1
 }

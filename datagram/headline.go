@@ -35,6 +35,9 @@ const (
 	notePath // the function, if there is nothing better
 	noteSubsystem
 	noteThrottling
+	noteBinary
+	noteNamespace
+	notePod
 )
 
 // noteOf returns the note of a member of the event, or of one beside it or of a
@@ -66,6 +69,20 @@ func noteOf(key []byte, ofEvent bool) note {
 	return noteNothing
 }
 
+// noteOfProcess returns the note of a member of the event's process or of that
+// one's pod.
+func noteOfProcess(key []byte, inPod bool) note {
+	switch {
+	case inPod && string(key) == "namespace":
+		return noteNamespace
+	case inPod && string(key) == "name":
+		return notePod
+	case !inPod && string(key) == "binary":
+		return noteBinary
+	}
+	return noteNothing
+}
+
 // note takes a text.
 func (h *headline) note(n note, text []byte) {
 	switch n {
@@ -87,6 +104,12 @@ func (h *headline) note(n note, text []byte) {
 		h.subsystem = text
 	case noteThrottling:
 		h.throttling = text
+	case noteBinary:
+		h.binary = text
+	case noteNamespace:
+		h.namespace = text
+	case notePod:
+		h.pod = text
 	}
 }
 
@@ -213,19 +236,7 @@ func (h *headline) readProcess(s *scanner, inPod bool) error {
 		if err != nil {
 			return err
 		}
-		h.noteProcess(key, text, inPod)
-	}
-}
-
-// noteProcess takes a member of the event's process or of that one's pod.
-func (h *headline) noteProcess(key, text []byte, inPod bool) {
-	switch {
-	case inPod && string(key) == "namespace":
-		h.namespace = text
-	case inPod && string(key) == "name":
-		h.pod = text
-	case !inPod && string(key) == "binary":
-		h.binary = text
+		h.note(noteOfProcess(key, inPod), text)
 	}
 }
 
