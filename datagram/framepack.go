@@ -103,6 +103,9 @@ func (f *Frame) SetMaxDatagram(bytes int) {
 // Waiting returns how many events wait for a datagram that later ones share.
 func (f *Frame) Waiting() int { return len(f.ends) }
 
+// Keep implements [Keeper]. There is nothing to do: Pack copies.
+func (f *Frame) Keep() {}
+
 // PackStatistics says how well bodies were sized: a group that is compressed
 // more than once was cut wrong.
 type PackStatistics struct {
@@ -268,9 +271,9 @@ func (f *Frame) write(b *Batch, h *Header, body []byte, compression Compression,
 	} else {
 		binary.BigEndian.PutUint32(d[end:], crc32.Checksum(d[:end], castagnoli))
 	}
-	events := h.Count
-	if h.Fragment.Index > 0 {
-		events = 0 // the event is in the first of its fragments
+	if h.Fragment.Index+1 < h.Fragment.Total {
+		b.AddPart(d)
+		return
 	}
-	b.Add(d, events)
+	b.Add(d, h.Count)
 }

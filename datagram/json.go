@@ -1,26 +1,56 @@
 package datagram
 
+import "strconv"
+
+// JSONConfig says how [NewJSON] and [NewNDJSON] write. The zero value is usable.
+type JSONConfig struct {
+	// MaxDatagram is the most bytes of a datagram, newlines included; 0 and
+	// anything above it mean MaxPayload.
+	MaxDatagram int
+	// MaxShared is the most bytes of a datagram that several events share, in
+	// ndjson; 0 and anything above it mean MaxDatagram.
+	MaxShared int
+	// Sequence adds the event's place in its stream as the last member of each
+	// event, so that a reader of the events finds what is missing:
+	//
+	//	"tetracast":{"stream":"5eb63bbbe01eeed0","seq":17,"dropped":0}
+	//
+	// seq counts 1, 2, 3; dropped is how many events the stream had lost before
+	// they got a number. Without it the events are what protojson writes.
+	Sequence bool
+	Stream   uint64 // id of the stream, for Sequence
+}
+
 // JSON is the format json: one event a datagram, the JSON that protojson
-// writes, and a newline at its end. It carries no numbers.
+// writes, and a newline at its end. It carries no numbers unless asked to.
 //
-// It implements [Packer] without copying a byte.
+// It implements [Packer] and [Limiter]. Without a sequence it copies no byte.
 type JSON struct {
+	sequencer
 	maxDatagram int
 }
 
-// NewJSON returns a packer of datagrams of at most maxDatagram bytes, newline
-// included; 0 and anything above it mean [MaxPayload].
-func NewJSON(maxDatagram int) *JSON {
+// NewJSON returns a packer.
+func NewJSON(c JSONConfig) *JSON {
+	return &JSON{sequencer: newSequencer(c), maxDatagram: orMaxPayload(c.MaxDatagram)}
+}
+
+// orMaxPayload reads a limit on datagrams, where 0 and less is none.
+func orMaxPayload(maxDatagram int) int {
 	if maxDatagram <= 0 {
-		maxDatagram = MaxPayload
+		return MaxPayload
 	}
-	return &JSON{maxDatagram: min(maxDatagram, MaxPayload)}
+	return min(maxDatagram, MaxPayload)
 }
 
 // Pack adds the event's line as a datagram.
 func (p *JSON) Pack(b *Batch, event *Event) error {
-	if len(event.Line) > p.maxDatagram {
+	if len(event.Line)+p.memberLen(event.Number) > p.maxDatagram {
 		return ErrOversize
+	}
+	if p.sequence {
+		b.Add(b.keep(p.appendLine(b.room(len(event.Line)+maxMember), event)), 1)
+		return nil
 	}
 	b.Add(event.Line, 1)
 	return nil
@@ -31,3 +61,60 @@ func (p *JSON) Flush(*Batch) {}
 
 // PackRecord adds the record as a datagram.
 func (p *JSON) PackRecord(b *Batch, record []byte) { b.Add(record, 0) }
+
+// MaxLine implements [Limiter].
+func (p *JSON) MaxLine(event *Event) int { return p.maxDatagram - p.memberLen(event.Number) }
+
+// sequencer adds an event's place in its stream to its line.
+type sequencer struct {
+	stamp
+	sequence bool
+	head     []byte // the member up to the number
+}
+
+func newSequencer(c JSONConfig) sequencer {
+	s := sequencer{stamp: stamp{stream: c.Stream}, sequence: c.Sequence}
+	s.head = append(appendStream([]byte(memberName+`{"stream":"`), c.Stream), `","seq":`...)
+	return s
+}
+
+// What the member takes: its name, and the most bytes with both numbers.
+const (
+	memberName = `,"tetracast":`
+	memberMid  = `,"dropped":`
+	maxMember  = 128
+)
+
+// memberLen is how many bytes the member takes, 0 if there is none.
+func (s *sequencer) memberLen(number uint64) int {
+	if !s.sequence {
+		return 0
+	}
+	return len(s.head) + digits(number) + len(memberMid) + digits(s.dropped) + len("}")
+}
+
+// digits returns how many decimal digits n has.
+func digits(n uint64) int {
+	count := 1
+	for ; n > 9; n /= 10 {
+		count++
+	}
+	return count
+}
+
+// appendLine appends the event's line, with the member if there is to be one. A
+// line that is no object of at least one member, or has no newline, is appended
+// as it is.
+func (s *sequencer) appendLine(dst []byte, event *Event) []byte {
+	line := event.Line
+	n := len(line) - len("}\n")
+	if !s.sequence || n < len(`{"":0`) || string(line[n:]) != "}\n" {
+		return append(dst, line...)
+	}
+	dst = append(dst, line[:n]...)
+	dst = append(dst, s.head...)
+	dst = strconv.AppendUint(dst, event.Number, 10)
+	dst = append(dst, memberMid...)
+	dst = strconv.AppendUint(dst, s.dropped, 10)
+	return append(dst, "}}\n"...)
+}

@@ -14,7 +14,7 @@ func TestPackJSON(t *testing.T) {
 	f := func(maxDatagram int, want error) {
 		t.Helper()
 		var b Batch
-		err := NewJSON(maxDatagram).Pack(&b, &Event{Number: 1, Line: line})
+		err := NewJSON(JSONConfig{MaxDatagram: maxDatagram}).Pack(&b, &Event{Number: 1, Line: line})
 		if !errors.Is(err, want) {
 			t.Fatalf("limit %d: error %v, want %v", maxDatagram, err, want)
 		}

@@ -1,6 +1,9 @@
 package datagram
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // maxDepth bounds the nesting of JSON that a collector takes. The deepest
 // event of the recorded corpus has 9 levels.
@@ -157,8 +160,10 @@ func (s *scanner) string() error {
 			w := binary.LittleEndian.Uint64(text[i:])
 			quote, backslash := w^(ones*'"'), w^(ones*'\\')
 			// A byte below 0x20, a quote or a backslash borrows into its high
-			// bit; a byte of 0x80 and above has it already.
-			if ((w-ones*0x20)|(quote-ones)|(backslash-ones)|w)&highs != 0 {
+			// bit; a byte of 0x80 and above has it already. What the borrow does
+			// to the bytes above does not matter: the lowest mark is right.
+			if marks := ((w - ones*0x20) | (quote - ones) | (backslash - ones) | w) & highs; marks != 0 {
+				i += bits.TrailingZeros64(marks) / 8
 				break
 			}
 			i += 8

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"time"
 
-	"tetracast/datagram"
 	"tetracast/metadata"
 )
 
@@ -88,8 +87,7 @@ func (e *UDPExporter) announceStraight() bool {
 // calm says whether the socket took what it was last given, and agent_init needs
 // no packing.
 func (s *stream) calm() bool {
-	_, plain := s.packer.(*datagram.JSON)
-	return plain && s.conn != nil && s.announced && s.RotateSourcePort <= 0 && s.nextAttempt.IsZero() && s.failed.IsZero()
+	return s.plainRecord && s.conn != nil && s.announced && s.RotateSourcePort <= 0 && s.nextAttempt.IsZero() && s.failed.IsZero()
 }
 
 // announceStraight sends agent_init, ahead of what is packed. It leaves the next

@@ -28,6 +28,8 @@ const (
 	DefaultFlushInterval = 5 * time.Millisecond
 
 	DefaultTranscodeCacheBytes = 4 << 20
+
+	DefaultDestinationQueueBytes = 4 << 20
 )
 
 // Config says what an exporter does. The zero value of every field but
@@ -91,11 +93,33 @@ type Destination struct {
 	// Address is HOST or HOST:PORT. A name that does not resolve is tried again
 	// until it does; meanwhile events wait in the queue.
 	Address string
-	// Format is the format of the datagrams: json or frame. Empty: json.
+	// Format is the format of the datagrams, one of Formats. Empty: json.
 	Format string
-	// MaxDatagram is the most bytes of payload a datagram may have. Zero: what
-	// the format allows; for frames 1,232, and on loopback 65,507.
+	// MaxDatagram is the most bytes of payload a datagram may have. An event that
+	// needs more is sent in several, in gelf and frame, or in a shorter form that
+	// says what it lacks. Zero: 65,507; in frame and gelf 1,232, which no path
+	// cuts into IP fragments, and on loopback 65,507.
 	MaxDatagram int
+	// MaxShared is the most bytes of payload where several events share a datagram,
+	// in ndjson. Zero: MaxDatagram, or if that is zero too 1,232, and on loopback
+	// 65,507.
+	MaxShared int
+	// NoFragments makes 1,232 the default of MaxDatagram in every format, so that
+	// no path cuts a datagram into IP fragments.
+	NoFragments bool
+	// JSONSequence adds the event's place in the stream as the last member of each
+	// event in json and ndjson.
+	JSONSequence bool
+	// GELF and Syslog say more about those formats. Stream and MaxDatagram are
+	// filled in; so are the host's name and the process id, where empty.
+	GELF   datagram.GELFConfig
+	Syslog datagram.SyslogConfig
+	// QueueBytes bounds the datagrams that wait for this destination alone, while
+	// it does not take them and others do. Zero: DefaultDestinationQueueBytes.
+	QueueBytes int
+	// DropOldest makes room in that queue by dropping what waited longest. Without
+	// it the newest is dropped.
+	DropOldest bool
 	// RouteMTU makes frames as long as the route to the destination takes, up to
 	// MaxDatagram.
 	RouteMTU bool
@@ -124,7 +148,7 @@ type Destination struct {
 }
 
 // Formats are the formats that a destination may have.
-var Formats = []string{"json", "frame"}
+var Formats = []string{"json", "ndjson", "gelf", "syslog", "frame"}
 
 // Tetragon is what agent_init says of Tetragon. Empty fields are unknown or
 // left out, as metadata.Facts says.
@@ -188,6 +212,9 @@ func (d Destination) withDefaults() (Destination, error) {
 	if d.MaxBytesPerSecond < 0 || d.MaxDatagramsPerSecond < 0 {
 		return d, fmt.Errorf("exporter: destination %q: %d bytes and %d datagrams a second, want positive numbers", d.Address, d.MaxBytesPerSecond, d.MaxDatagramsPerSecond)
 	}
+	if d.MaxShared < 0 || d.QueueBytes < 0 {
+		return d, fmt.Errorf("exporter: destination %q: shared datagrams of %d bytes and a queue of %d, want positive numbers", d.Address, d.MaxShared, d.QueueBytes)
+	}
 	if d.UDPBufferSize < 0 {
 		return d, fmt.Errorf("exporter: destination %q: send buffer of %d bytes, want a positive number", d.Address, d.UDPBufferSize)
 	}
@@ -197,7 +224,8 @@ func (d Destination) withDefaults() (Destination, error) {
 		return d, err
 	}
 	d.Address = net.JoinHostPort(host, strconv.Itoa(int(port)))
-	setDefault(&d.MaxDatagram, defaultMaxDatagram(d.Format, d.Address))
+	setDefault(&d.QueueBytes, DefaultDestinationQueueBytes)
+	d.setLimits()
 	return d, nil
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cilium/tetragon/api/v1/tetragon"
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -202,10 +203,41 @@ func TestOneOfTwoDestinationsIsFull(t *testing.T) {
 	})
 }
 
+// TestTooLong: an event that fits no datagram is sent in a form that does, by
+// whichever door it came.
+func TestTooLong(t *testing.T) {
+	for _, format := range []string{"json", "ndjson", "syslog"} {
+		var socket fakeSocket
+		e := newTestExporter(t, Config{Destinations: []Destination{{Address: "127.0.0.1", Format: format, MaxDatagram: 4000}}}, &socket)
+		long := &tetragon.GetEventsResponse{NodeName: "node", Event: &tetragon.GetEventsResponse_ProcessExec{ProcessExec: &tetragon.ProcessExec{
+			Process: &tetragon.Process{ExecId: "id", Binary: "/bin/sh", Arguments: strings.Repeat("x", 65507)}}}}
+		stop := start(t, e)
+		_ = e.SendWire(wire(0))
+		_ = e.Send(long)
+		_ = e.SendJSON([]byte(protojson.MarshalOptions{UseProtoNames: true}.Format(long)))
+		_ = e.SendWire(wire(1))
+		stop()
+		shortened := 0
+		for _, d := range socket.taken {
+			if len(d) > 4000 {
+				t.Errorf("%s: a datagram of %d bytes, want at most 4000", format, len(d))
+			}
+			shortened += bytes.Count(d, []byte(`"tetracast_truncated":`))
+		}
+		s := check(t, e).Streams[0]
+		if shortened != 2 || s.Truncated != 2 || s.Dropped.Total() != 0 || s.Sent != 4 {
+			t.Errorf("%s: %d came shortened; stream %+v", format, shortened, s)
+		}
+	}
+}
+
+// TestOversize: where not even the shortest form fits, the event is lost and
+// counted.
 func TestOversize(t *testing.T) {
 	var socket fakeSocket
-	e := newTestExporter(t, Config{}, &socket)
-	long, _ := proto.Marshal(&tetragon.GetEventsResponse{NodeName: strings.Repeat("x", 65507)})
+	e := newTestExporter(t, Config{Destinations: []Destination{{Address: "127.0.0.1", MaxDatagram: 40}}}, &socket)
+	long, _ := proto.Marshal(&tetragon.GetEventsResponse{NodeName: "node", Event: &tetragon.GetEventsResponse_ProcessExec{ProcessExec: &tetragon.ProcessExec{
+		Process: &tetragon.Process{ExecId: strings.Repeat("x", 100)}}}})
 	stop := start(t, e)
 	_ = e.SendBatch([][]byte{wire(0), long, wire(1)})
 	stop()

@@ -98,7 +98,7 @@ func newTestExporter(t testing.TB, config Config, sockets ...*fakeSocket) *UDPEx
 	if config.StatsInterval == 0 {
 		config.StatsInterval = -1 // most tests count datagrams
 	}
-	for i := range sockets {
+	for i := len(config.Destinations); i < len(sockets); i++ {
 		config.Destinations = append(config.Destinations, Destination{Address: fmt.Sprintf("127.0.0.1:%d", 40000+i)})
 	}
 	e, err := NewUDPExporter(config)

@@ -3,16 +3,39 @@ package exporter
 import (
 	"errors"
 	"net/netip"
+	"strconv"
 	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/cilium/tetragon/api/v1/tetragon"
 
 	"tetracast/datagram"
 	"tetracast/internal/udp"
+	"tetracast/metadata"
+	"tetracast/transcode"
 )
 
 // newPacker returns what makes the datagrams of a stream.
-func newPacker(s *stream, d Destination) (datagram.Packer, error) {
-	if d.Format != "frame" {
-		return datagram.NewJSON(d.MaxDatagram), nil
+func newPacker(s *stream, d Destination, host metadata.Facts) (datagram.Packer, error) {
+	lines := datagram.JSONConfig{Stream: s.id, MaxDatagram: d.MaxDatagram, MaxShared: d.MaxShared, Sequence: d.JSONSequence}
+	switch d.Format {
+	case "json":
+		return datagram.NewJSON(lines), nil
+	case "ndjson":
+		return datagram.NewNDJSON(lines), nil
+	case "gelf":
+		c := d.GELF
+		c.Stream, c.MaxDatagram = s.id, d.MaxDatagram
+		setDefault(&c.Host, host.Hostname)
+		return datagram.NewGELF(c)
+	case "syslog":
+		c := d.Syslog
+		c.Stream, c.MaxDatagram = s.id, d.MaxDatagram
+		setDefault(&c.Hostname, host.Hostname)
+		setDefault(&c.ProcID, strconv.Itoa(host.PID))
+		return datagram.NewSyslog(c), nil
 	}
 	return datagram.NewFrame(datagram.FrameConfig{
 		Stream:      s.id,
@@ -25,13 +48,26 @@ func newPacker(s *stream, d Destination) (datagram.Packer, error) {
 	})
 }
 
-// defaultMaxDatagram is the most that a datagram of the format may have, where
-// nothing else was asked for. What packs several events stays below the least MTU
-// of IPv6, so that no path cuts it into IP fragments, but on loopback.
-func defaultMaxDatagram(format, address string) int {
-	if format != "frame" {
-		return datagram.MaxPayload
+// setLimits fills in the sizes that were not asked for. One whole event may take
+// what a datagram can; what packs several events, or cuts one into chunks of its
+// own, stays below the least MTU of IPv6, so that no path cuts it into IP
+// fragments, but on loopback.
+func (d *Destination) setLimits() {
+	packed := packedDatagram(d.Address)
+	if d.MaxShared == 0 && d.MaxDatagram == 0 {
+		d.MaxShared = packed
 	}
+	if d.MaxDatagram == 0 {
+		d.MaxDatagram = datagram.MaxPayload
+		if d.Format == "frame" || d.Format == "gelf" || d.NoFragments {
+			d.MaxDatagram = packed
+		}
+	}
+	setDefault(&d.MaxShared, d.MaxDatagram)
+}
+
+// packedDatagram is the size that passes every path to the address whole.
+func packedDatagram(address string) int {
 	if addr, err := netip.ParseAddrPort(address); err == nil && addr.Addr().IsLoopback() {
 		return datagram.MaxPayload
 	}
@@ -46,6 +82,40 @@ func (s *stream) setSums(in *intake) {
 	if s.frame != nil {
 		s.frame.SetSums(s.sums(in))
 	}
+	if s.stamper != nil {
+		s.stamper.SetDropped(s.sums(in).Dropped)
+	}
+}
+
+// shorten packs a form of the event that fits, which says what it lacks. event
+// holds it afterwards.
+func (s *stream) shorten(event *datagram.Event, t *transcode.Transcoder) error {
+	limiter, ok := s.packer.(datagram.Limiter)
+	if !ok {
+		return datagram.ErrOversize
+	}
+	wire := event.Wire
+	if wire == nil { // it came as JSON
+		var parsed tetragon.GetEventsResponse
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(event.Line, &parsed); err != nil {
+			return datagram.ErrOversize
+		}
+		var err error
+		if wire, err = proto.Marshal(&parsed); err != nil {
+			return datagram.ErrOversize
+		}
+	}
+	limit := limiter.MaxLine(event)
+	line, _, err := t.AppendMax(s.batch.Grow(max(limit, 0))[:0], wire, limit-1)
+	if err != nil || len(line) >= limit {
+		return datagram.ErrOversize
+	}
+	event.Line = append(line, '\n')
+	if err := s.packer.Pack(&s.batch, event); err != nil {
+		return err
+	}
+	s.counts.truncated++
+	return nil
 }
 
 // fitPath brings the frames' size to what the path takes: the configured one, or

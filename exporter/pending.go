@@ -15,15 +15,18 @@ type pendingBatch struct {
 	pool   udp.Pool
 }
 
-// keep copies a datagram, or returns false if the bound is reached.
-func (p *pendingBatch) keep(d []byte, events int) bool {
-	if p.held+len(d) > pendingBytes {
-		return false
+// keep copies n datagrams of b.
+func (p *pendingBatch) keep(b *datagram.Batch, from, n int) {
+	for i := from; i < from+n; i++ {
+		d := append(p.pool.Get(len(b.Datagrams[i])), b.Datagrams[i]...)
+		if b.More[i] {
+			p.AddPart(d)
+		} else {
+			p.Add(d, b.Events[i])
+		}
+		p.held += len(d)
+		p.events += uint64(b.Events[i])
 	}
-	p.Add(append(p.pool.Get(len(d)), d...), events)
-	p.held += len(d)
-	p.events += uint64(events)
-	return true
 }
 
 // cut forgets n datagrams from the front, and uses their memory again if it may.
@@ -35,10 +38,16 @@ func (p *pendingBatch) cut(n int, reuse bool) {
 			p.pool.Put(p.Datagrams[i])
 		}
 	}
+	clear(p.Datagrams[:n])
+	if n < len(p.Datagrams)/2 { // a few of many: the slices move along, until they grow the next time
+		p.Datagrams, p.Events, p.More = p.Datagrams[n:], p.Events[n:], p.More[n:]
+		return
+	}
 	kept := copy(p.Datagrams, p.Datagrams[n:])
 	clear(p.Datagrams[kept:])
 	copy(p.Events, p.Events[n:])
-	p.Datagrams, p.Events = p.Datagrams[:kept], p.Events[:kept]
+	copy(p.More, p.More[n:])
+	p.Datagrams, p.Events, p.More = p.Datagrams[:kept], p.Events[:kept], p.More[:kept]
 }
 
 // throttle lets a log line through at most once a minute.

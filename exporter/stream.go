@@ -15,11 +15,8 @@ import (
 	"tetracast/internal/udp"
 	"tetracast/ledger"
 	"tetracast/metadata"
+	"tetracast/transcode"
 )
-
-// pendingBytes bounds what a stream whose destination does not take datagrams
-// keeps while other streams go on.
-const pendingBytes = 4 << 20
 
 // The waits of a stream whose destination does not take datagrams: short where
 // the send buffer is full, longer where the network is away (shared facts: a
@@ -46,14 +43,15 @@ type sender interface {
 // whoever holds the worker role.
 type stream struct {
 	Destination
-	id     uint64 // the stream id: 64 random bits
-	idText string // as 16 hexadecimal digits
-	packer datagram.Packer
-	keeps  keeper          // packer, if it keeps events for a datagram that later ones share; else nil
-	frame  *datagram.Frame // packer, if it makes frames; else nil
-	cache  *metadata.Cache
-	conn   sender // nil until the destination's name is resolved
-	log    *slog.Logger
+	id      uint64 // the stream id: 64 random bits
+	idText  string // as 16 hexadecimal digits
+	packer  datagram.Packer
+	keeps   datagram.Keeper  // packer, if it keeps events for a datagram that later ones share; else nil
+	stamper datagram.Stamper // packer, if it writes into each datagram what was dropped; else nil
+	frame   *datagram.Frame  // packer, if it makes frames; else nil
+	cache   *metadata.Cache
+	conn    sender // nil until the destination's name is resolved
+	log     *slog.Logger
 
 	number  uint64         // of the last event that was packed
 	batch   datagram.Batch // what is being sent
@@ -69,6 +67,7 @@ type stream struct {
 	predecessors  []ledger.Counters // streams of a killed process, to report
 	reported      int               // how often the first of them was
 	frameLimit    int               // the size of frames now, in bytes
+	plainRecord   bool              // the packer makes agent_init a datagram as it is
 	tooWide       bool              // of trySend: the next datagram is above the path MTU
 	shrunk        bool              // it is less than MaxDatagram because of the path
 	flushInterval time.Duration     // how long the packer may keep an event
@@ -99,11 +98,6 @@ type streamCounts struct {
 	datagrams, bytes uint64
 }
 
-// keeper is a packer that keeps events for a datagram that later ones share.
-type keeper interface {
-	Waiting() (events int)
-}
-
 func newStream(d Destination, cache *metadata.Cache, c Config) (*stream, error) {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand, Go 1.24)
@@ -119,17 +113,19 @@ func newStream(d Destination, cache *metadata.Cache, c Config) (*stream, error) 
 		upstream:      c.Upstream,
 		flushInterval: c.FlushInterval,
 		trouble:       make(chan struct{}, 1),
-		pending:       pendingBatch{pool: udp.Pool{MaxBytes: pendingBytes / 4}},
+		pending:       pendingBatch{pool: udp.Pool{MaxBytes: d.QueueBytes / 4}},
 		log:           c.Logger.With("udp_destination", d.Address),
 	}
 	s.idText = streamIDText(s.id)
 	var err error
-	if s.packer, err = newPacker(s, d); err != nil {
+	if s.packer, err = newPacker(s, d, c.hostFacts()); err != nil {
 		return nil, err
 	}
-	s.keeps, _ = s.packer.(keeper)
+	s.keeps, _ = s.packer.(datagram.Keeper)
+	s.stamper, _ = s.packer.(datagram.Stamper)
 	s.frame, _ = s.packer.(*datagram.Frame)
 	s.frameLimit = d.MaxDatagram
+	s.plainRecord = d.Format == "json" || d.Format == "ndjson"
 	if s.statsInterval == 0 {
 		s.statsInterval = statsInterval
 		if d.Format == "frame" {
@@ -212,13 +208,20 @@ func nextAnnounce(now time.Time, interval time.Duration) time.Time {
 	return now.Add(interval - tenth + mathrand.N(2*tenth+1))
 }
 
-// pack numbers the event and puts it into the batch.
-func (s *stream) pack(event *datagram.Event) {
+// pack numbers the event and puts it into the batch, in a form that fits if it
+// is too long.
+func (s *stream) pack(event *datagram.Event, t *transcode.Transcoder) {
 	if !s.announced && s.announceDue == never {
 		s.announceNow() // agent_init goes before the first event
 	}
 	event.Number = s.number + 1
-	if err := s.packer.Pack(&s.batch, event); err != nil {
+	err := s.packer.Pack(&s.batch, event)
+	if err != nil {
+		line := event.Line
+		err = s.shorten(event, t)
+		event.Line = line // for the other streams
+	}
+	if err != nil {
 		s.lose(ledger.Oversize, err, len(event.Line))
 		return
 	}
@@ -245,10 +248,9 @@ func (s *stream) flush(in *intake, now time.Time, final bool) {
 	if len(s.pending.Datagrams) == 0 && s.ready(now) {
 		done = s.sendBatch(now)
 	}
-	for i := done; i < len(s.batch.Datagrams); i++ {
-		if !s.pending.keep(s.batch.Datagrams[i], s.batch.Events[i]) {
-			s.refuse(ledger.DestinationFull, s.batch.Events[i])
-		}
+	s.keepPending(&s.batch, done)
+	if s.keeps != nil {
+		s.keeps.Keep()
 	}
 	if s.inUse() {
 		s.batch.Forget()
@@ -258,6 +260,24 @@ func (s *stream) flush(in *intake, now time.Time, final bool) {
 	s.counts.queued = s.pending.events + uint64(s.waiting())
 }
 
+// keepPending keeps the datagrams from the given one on, which the destination
+// does not take now. Those for which there is no room are lost, or those are that
+// waited longest.
+func (s *stream) keepPending(b *datagram.Batch, from int) {
+	for n := 0; from < len(b.Datagrams); from += n {
+		var bytes, events int
+		n, bytes, events = b.Rest(from)
+		for s.DropOldest && s.pending.held+bytes > s.QueueBytes && len(s.pending.Datagrams) > 0 {
+			s.pending.cut(s.loseFirst(&s.pending.Batch, 0, ledger.DestinationFull), !s.inUse())
+		}
+		if s.pending.held+bytes > s.QueueBytes {
+			s.refuse(ledger.DestinationFull, events)
+		} else {
+			s.pending.keep(b, from, n)
+		}
+	}
+}
+
 // sendPending offers again what the destination did not take. What the path has
 // become too narrow for is made anew.
 func (s *stream) sendPending(now time.Time) {
@@ -265,11 +285,7 @@ func (s *stream) sendPending(now time.Time) {
 	if s.tooWide {
 		if anew, ok := s.repack(&s.pending.Batch, done, now); ok {
 			s.pending.cut(len(s.pending.Datagrams), !s.inUse())
-			for i, d := range anew.Datagrams {
-				if !s.pending.keep(d, anew.Events[i]) {
-					s.refuse(ledger.DestinationFull, anew.Events[i])
-				}
-			}
+			s.keepPending(&anew, 0)
 			return
 		}
 		done += s.loseFirst(&s.pending.Batch, done, ledger.TooLarge)
@@ -294,10 +310,12 @@ func (s *stream) sendBatch(now time.Time) (done int) {
 	}
 }
 
-// loseFirst counts the datagram as lost.
-func (s *stream) loseFirst(b *datagram.Batch, i int, reason ledger.Reason) int {
-	s.refuse(reason, b.Events[i])
-	return 1
+// loseFirst counts what is in datagram i as lost, and returns how many datagrams
+// that are: the others of its event are of no use any more.
+func (s *stream) loseFirst(b *datagram.Batch, i int, reason ledger.Reason) (datagrams int) {
+	datagrams, _, events := b.Rest(i)
+	s.refuse(reason, events)
+	return datagrams
 }
 
 // tell sends agent_stats if it is due and nothing waits before it.
@@ -378,8 +396,7 @@ func (s *stream) trySend(b *datagram.Batch, done int, now time.Time) int {
 			return done
 		}
 		if done < len(b.Datagrams) {
-			s.refuse(reason, b.Events[done])
-			done++
+			done += s.loseFirst(b, done, reason)
 		}
 	}
 	return done

@@ -80,7 +80,7 @@ func (w *worker) finish(now time.Time) {
 		w.packing = datagram.Event{Line: w.lines[start:w.events[i].end], Wire: w.events[i].wire}
 		start = w.events[i].end
 		for _, s := range w.streams {
-			s.pack(&w.packing)
+			s.pack(&w.packing, w.transcoder)
 		}
 	}
 	for _, s := range w.streams {

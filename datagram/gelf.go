@@ -1,0 +1,261 @@
+package datagram
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zlib"
+)
+
+// GELFFields says how an event's content stands in a GELF message.
+type GELFFields uint8
+
+// The ways of GELFFields.
+const (
+	GELFFlat GELFFields = iota // a field for each value, such as _process.binary
+	GELFOne                    // the event's JSON as the text of one field, _event
+)
+
+// GELFCompression says how a GELF message is compressed.
+type GELFCompression uint8
+
+// The ways of GELFCompression.
+const (
+	GELFPlain GELFCompression = iota
+	GELFGzip
+	GELFZlib
+)
+
+// GELFConfig says how [NewGELF] writes. The zero value is usable.
+type GELFConfig struct {
+	// Stream is the id of the stream: 64 random bits, for message ids begin
+	// there.
+	Stream uint64
+	// MaxDatagram is the most bytes of a datagram, a whole message or a chunk; 0
+	// and anything above it mean MaxPayload. At least MinGELFDatagram is used.
+	MaxDatagram int
+	Host        string // empty: unknown
+	Fields      GELFFields
+	FullMessage bool // the event's JSON as full_message too
+	Compression GELFCompression
+}
+
+// Chunks of GELF 1.1: what a chunk begins with, how many a message may have,
+// and the smallest datagram that is used, for chunks of a few bytes help nobody.
+const (
+	gelfChunkMagic  = 0x1e0f
+	gelfChunkHeader = 12
+	maxGELFChunks   = 128
+	MinGELFDatagram = 256
+)
+
+// GELF is the format gelf: GELF 1.1 over UDP, a message for each event, in
+// chunks where it needs more than one datagram. A message that needs more than
+// 128 chunks is [ErrOversize].
+//
+// It implements [Packer] and [Limiter].
+type GELF struct {
+	stamp
+	config  GELFConfig
+	head    []byte // the message up to the host
+	tail    []byte // the name and value of the stream
+	flat    flattener
+	second  []byte // the text of a second, and
+	unix    []byte // the same as seconds since 1970
+	plain   []byte // a message before it is compressed
+	squeeze compressor
+	out     sliceWriter // of squeeze
+	// message is the id of the last chunked message. It begins at the stream's
+	// random bits and counts up, so ids of one stream repeat after 2^64 messages.
+	// Two streams' ids are equal only where their counters meet: among M chunked
+	// messages in flight at one receiver that is M²/2^65 on average, 7e-11 with
+	// 50,000 in the five seconds for which receivers keep a set of chunks.
+	message uint64
+}
+
+// compressor is gzip.Writer and zlib.Writer.
+type compressor interface {
+	io.WriteCloser
+	Reset(io.Writer)
+}
+
+// NewGELF returns a packer.
+func NewGELF(c GELFConfig) (*GELF, error) {
+	c.MaxDatagram = max(orMaxPayload(c.MaxDatagram), MinGELFDatagram)
+	if c.Host == "" {
+		c.Host = "unknown"
+	}
+	p := &GELF{config: c, stamp: stamp{stream: c.Stream}, message: c.Stream}
+	p.head = appendQuoted([]byte(`{"version":"1.1","host":`), []byte(c.Host))
+	p.tail = append(appendStream([]byte(`,"_tetracast_stream":"`), c.Stream), '"')
+	switch c.Compression {
+	case GELFPlain:
+	case GELFGzip:
+		p.squeeze, _ = gzip.NewWriterLevel(nil, gzip.BestSpeed) // fails for unknown levels only
+	case GELFZlib:
+		p.squeeze, _ = zlib.NewWriterLevel(nil, zlib.BestSpeed)
+	default:
+		return nil, fmt.Errorf("datagram: GELF compression %d, want 0 to %d", c.Compression, GELFZlib)
+	}
+	return p, nil
+}
+
+// Pack adds the event's message as a datagram, or its chunks as several. The
+// last chunk counts as the event.
+func (p *GELF) Pack(b *Batch, event *Event) error {
+	return p.pack(b, trimLine(event.Line), event.Number, 1)
+}
+
+// Flush does nothing: no event waits for another.
+func (p *GELF) Flush(*Batch) {}
+
+// PackRecord adds the record as a message. A flat one holds it whole too, so
+// that a collector of ours can read it.
+func (p *GELF) PackRecord(b *Batch, record []byte) {
+	_ = p.pack(b, trimLine(record), 0, 0) // records are short
+}
+
+// MaxLine returns how many bytes a line may have so that its message surely
+// fits, without compression. The content of a line stands in a message once, or
+// with FullMessage twice, and escaping at most doubles it; the names of its
+// fields are what a flat message adds.
+func (p *GELF) MaxLine(event *Event) int {
+	times := 2
+	if p.config.FullMessage {
+		times += 2
+	}
+	room := maxGELFChunks*(p.config.MaxDatagram-gelfChunkHeader) - len(p.head) - 4<<10
+	return max(0, room/times)
+}
+
+// messageRoom is a guess at what a message takes beside its line: the names of
+// its fields. A longer one takes a block of its own.
+const messageRoom = 4 << 10
+
+func (p *GELF) pack(b *Batch, line []byte, number uint64, events int) error {
+	message := b.room(2*len(line) + messageRoom)
+	var err error
+	if p.squeeze == nil {
+		message, err = p.appendMessage(message, line, number)
+	} else if p.plain, err = p.appendMessage(p.plain[:0], line, number); err == nil {
+		p.out.bytes = message
+		p.squeeze.Reset(&p.out)
+		_, _ = p.squeeze.Write(p.plain) // writing to memory does not fail
+		err = p.squeeze.Close()
+		message = p.out.bytes
+		if cap(p.plain) > maxBlock {
+			p.plain = nil
+		}
+	}
+	switch {
+	case err != nil:
+		return err
+	case len(message) <= p.config.MaxDatagram:
+		b.Add(b.keep(message), events)
+		return nil
+	}
+	return p.cut(b, message, events)
+}
+
+// cut adds the message, which is not part of the batch's memory yet, as chunks.
+func (p *GELF) cut(b *Batch, message []byte, events int) error {
+	most := p.config.MaxDatagram - gelfChunkHeader
+	count := (len(message) + most - 1) / most
+	if count > maxGELFChunks {
+		return ErrOversize
+	}
+	message = b.keep(message)
+	p.message++
+	for i := range count {
+		part := message[i*most : min((i+1)*most, len(message))]
+		chunk := b.room(gelfChunkHeader + len(part))
+		chunk = binary.BigEndian.AppendUint16(chunk, gelfChunkMagic)
+		chunk = binary.BigEndian.AppendUint64(chunk, p.message)
+		chunk = append(chunk, byte(i), byte(count))
+		chunk = b.keep(append(chunk, part...))
+		if i < count-1 {
+			b.AddPart(chunk)
+		} else {
+			b.Add(chunk, events)
+		}
+	}
+	return nil
+}
+
+// appendMessage appends the GELF message of a line.
+func (p *GELF) appendMessage(dst, line []byte, number uint64) ([]byte, error) {
+	dst = append(dst, p.head...)
+	var err error
+	if p.config.Fields == GELFFlat {
+		if dst, err = p.flat.append(dst, line); err != nil {
+			return nil, err
+		}
+	} else {
+		if p.flat.headline, err = readHeadline(line); err != nil {
+			return nil, err
+		}
+		dst = appendQuoted(append(dst, `,"_event":`...), line)
+	}
+	h := &p.flat.headline
+	if p.config.FullMessage || number == 0 && p.config.Fields == GELFFlat {
+		dst = appendQuoted(append(dst, `,"full_message":`...), line)
+	}
+	dst = append(dst, `,"_event_type":"`...)
+	if h.kind == nil {
+		h.kind = []byte("unknown")
+	}
+	dst = append(dst, h.kind...)
+	dst = append(dst, `","level":`...)
+	dst = append(dst, '0'+byte(severityOf(kindNamed(h.kind), actionNamed(h.action))))
+	dst = p.appendUnixTime(dst, h.time)
+	dst = append(dst, `,"short_message":"`...)
+	dst = append(h.appendSentence(dst), '"')
+	dst = append(dst, p.tail...)
+	if number > 0 {
+		dst = append(dst, `,"_tetracast_seq":`...)
+		dst = strconv.AppendUint(dst, number, 10)
+	}
+	dst = append(dst, `,"_tetracast_dropped":`...)
+	dst = strconv.AppendUint(dst, p.dropped, 10)
+	return append(dst, '}'), nil
+}
+
+// appendUnixTime appends the time, RFC 3339 in UTC as protojson writes it, as
+// seconds since 1970 with its decimals, and nothing for another text. Events
+// come in the order of time, so most share their second with the one before.
+func (p *GELF) appendUnixTime(dst, text []byte) []byte {
+	const second = len("2006-01-02T15:04:05")
+	if len(text) <= second || text[len(text)-1] != 'Z' {
+		return dst
+	}
+	if !bytes.Equal(p.second, text[:second]) {
+		t, err := time.Parse("2006-01-02T15:04:05", string(text[:second]))
+		if err != nil {
+			return dst
+		}
+		p.second = append(p.second[:0], text[:second]...)
+		p.unix = strconv.AppendInt(p.unix[:0], t.Unix(), 10)
+	}
+	fraction := text[second : len(text)-1]
+	for i, c := range fraction {
+		if i == 0 && (c != '.' || len(fraction) == 1) || i > 0 && !isDigit(c) {
+			return dst
+		}
+	}
+	dst = append(dst, `,"timestamp":`...)
+	dst = append(dst, p.unix...)
+	return append(dst, fraction...)
+}
+
+// sliceWriter lets a compressor write into memory.
+type sliceWriter struct{ bytes []byte }
+
+func (w *sliceWriter) Write(text []byte) (int, error) {
+	w.bytes = append(w.bytes, text...)
+	return len(text), nil
+}

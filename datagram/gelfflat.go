@@ -1,0 +1,244 @@
+package datagram
+
+import "bytes"
+
+// flattener turns a line into the fields of a GELF message. Values keep the
+// bytes they have; only names and what is no string or number change.
+//
+// The event's own members and those beside it become fields of their own, so
+// the binary is _process.binary whatever the kind. Objects go on with a point;
+// the lists args and data go on with the number of the element. Any other list
+// is one field: its elements with commas between them, or JSON text where they
+// are objects, so that an index of such messages does not get a field for each
+// element of each ancestor.
+//
+// The members of an event come in the same order again and again, so a
+// flattener learns them: what follows which, and what their names become.
+type flattener struct {
+	headline headline
+	scan     scanner
+	shapes   shapes
+	memo     memo
+}
+
+// append appends the fields of a line, an event or a record.
+func (f *flattener) append(dst, line []byte) ([]byte, error) {
+	f.headline = headline{}
+	f.scan = scanner{text: line}
+	return f.appendObject(dst, &f.shapes.root, 0)
+}
+
+// maxFlat is how deep objects are taken apart; deeper ones are JSON text.
+const maxFlat = 16
+
+// appendObject appends the object at hand, whose members are in the shape.
+func (f *flattener) appendObject(dst []byte, object *shape, depth int) ([]byte, error) {
+	s := &f.scan
+	at := &object.inside
+	for first := true; ; first = false {
+		next := s.known(at, first)
+		if next == nil {
+			key, more, err := s.member(first)
+			if err != nil || !more {
+				return dst, err
+			}
+			next = f.shapes.learn(object, at, key)
+		}
+		at = &next.next
+		start := s.pos
+		var err error
+		switch next.role {
+		case rolePlain, rolePod:
+			dst, err = f.appendValue(dst, next, depth+1)
+		case roleNoted:
+			dst, err = f.appendValue(dst, next, depth+1)
+			f.headline.note(next.note, textOf(s.text[start:s.pos]))
+		case roleEvent:
+			if s.text[start] == '{' {
+				f.headline.kind = next.key[1 : len(next.key)-len(`":`)]
+				dst, err = f.appendObject(dst, next, 1)
+			} else {
+				dst, err = f.appendValue(dst, next, depth+1)
+			}
+		default:
+			dst, err = f.appendProcess(dst, next, depth+1)
+		}
+		if err != nil {
+			return dst, err
+		}
+	}
+}
+
+// textOf returns the inside of a JSON value if it is a string.
+func textOf(value []byte) []byte {
+	if len(value) == 0 || value[0] != '"' {
+		return nil
+	}
+	return value[1 : len(value)-1]
+}
+
+// appendValue appends the value at hand under the shape's name, as one field or
+// more.
+func (f *flattener) appendValue(dst []byte, field *shape, depth int) ([]byte, error) {
+	s := &f.scan
+	start := s.pos
+	switch c := s.text[start]; {
+	case c == '"':
+		if err := s.passString(); err != nil {
+			return dst, err
+		}
+		dst = append(dst, field.name...)
+		return append(dst, s.text[start:s.pos]...), nil
+	case c == '{' && depth < maxFlat:
+		return f.appendObject(dst, field, depth)
+	case c == '[' && field.isElements:
+		return f.appendElements(dst, field, depth)
+	case c == '{', c == '[':
+		return f.appendList(dst, field)
+	default:
+		if err := s.scalar(c); err != nil {
+			return dst, err
+		}
+		if c == 'n' {
+			return dst, nil
+		}
+		dst = append(dst, field.name...)
+		if c == 't' || c == 'f' { // GELF has strings and numbers only
+			return append(append(append(dst, '"'), s.text[start:s.pos]...), '"'), nil
+		}
+		return append(dst, s.text[start:s.pos]...), nil
+	}
+}
+
+// appendElements appends the list at hand under the name and the elements'
+// numbers.
+func (f *flattener) appendElements(dst []byte, list *shape, depth int) ([]byte, error) {
+	at := &list.elements
+	for i := 0; ; i++ {
+		more, err := f.scan.element(i == 0)
+		if err != nil || !more {
+			return dst, err
+		}
+		next := *at
+		if next == nil {
+			next = f.shapes.add(list, at, nil, appendSmall(nil, i), i)
+		}
+		at = &next.next
+		if dst, err = f.appendValue(dst, next, depth+1); err != nil {
+			return dst, err
+		}
+	}
+}
+
+// appendSmall appends a number that mostly has one digit.
+func appendSmall(dst []byte, n int) []byte {
+	if n > 9 {
+		dst = appendSmall(dst, n/10)
+	}
+	return append(dst, byte('0'+n%10))
+}
+
+// appendList appends the list or object at hand as one field. A field such as
+// the capabilities of a process mostly holds the list that it held before.
+func (f *flattener) appendList(dst []byte, field *shape) ([]byte, error) {
+	s := &f.scan
+	start := s.pos
+	last := &field.last
+	if last.matches(s.text[start:]) {
+		s.pos += len(last.json)
+		return append(dst, last.fields...), nil
+	}
+	if err := s.value(); err != nil {
+		return dst, err
+	}
+	list, at := s.text[start:s.pos], len(dst)
+	dst = append(append(dst, field.name...), '"')
+	dst = append(appendJoined(dst, list), '"')
+	last.keep(list, dst[at:])
+	return dst, nil
+}
+
+// appendJoined appends a list of strings and numbers with commas between them,
+// and any other list or object as JSON text. list is valid JSON.
+func appendJoined(dst, list []byte) []byte {
+	start := len(dst)
+	s := scanner{text: list}
+	for first := true; ; first = false {
+		more, err := s.element(first)
+		if err != nil || more && (list[s.pos] == '{' || list[s.pos] == '[') {
+			return appendEscaped(dst[:start], list)
+		}
+		if !more {
+			return dst
+		}
+		at := s.pos
+		_ = s.value() // it is valid
+		value := list[at:s.pos]
+		if text := textOf(value); text != nil {
+			value = text
+		}
+		if !first {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, value...)
+	}
+}
+
+// passString moves behind the string at hand without a look at what is in it.
+// The line is trusted to be JSON, as the packer JSON trusts it; this takes half
+// the time of string.
+func (s *scanner) passString() error {
+	for i := s.pos + 1; ; i++ {
+		n := bytes.IndexByte(s.text[i:], '"')
+		if n < 0 {
+			return ErrCutOff
+		}
+		i += n
+		before := i
+		for s.text[before-1] == '\\' { // ends at the opening quote at the latest
+			before--
+		}
+		if (i-before)%2 == 0 {
+			s.pos = i + 1
+			return nil
+		}
+	}
+}
+
+// element moves to a list's next element, as member does in an object.
+func (s *scanner) element(first bool) (more bool, err error) {
+	s.space()
+	if s.pos == len(s.text) {
+		return false, ErrCutOff
+	}
+	c := s.text[s.pos]
+	switch {
+	case first && c == '[':
+		s.pos++
+		s.space()
+		if s.pos < len(s.text) && s.text[s.pos] == ']' {
+			s.pos++
+			return false, nil
+		}
+	case !first && c == ']':
+		s.pos++
+		return false, nil
+	case !first && c == ',':
+		s.pos++
+		s.space()
+	default:
+		return false, ErrNotJSON
+	}
+	if s.pos == len(s.text) {
+		return false, ErrCutOff
+	}
+	return true, nil
+}
+
+// legal are the characters of a field's name: ^[\w.-]*$.
+var legal = func() (table [256]bool) {
+	for c := range table {
+		table[c] = bytes.IndexByte([]byte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"), byte(c)) >= 0
+	}
+	return table
+}()

@@ -1,0 +1,241 @@
+package datagram
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/netip"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zlib"
+)
+
+// What a GELF datagram can have wrong with it beside what UnpackJSON says.
+var (
+	ErrChunk       = errors.New("datagram: chunk of GELF that no message can have")
+	ErrInflate     = errors.New("datagram: GELF that cannot be decompressed")
+	ErrInflateBomb = errors.New("datagram: GELF that is longer than allowed when decompressed")
+)
+
+// GELFLimits bounds what a GELF reader keeps and makes. Zero values are
+// replaced by the defaults.
+type GELFLimits struct {
+	Chunks  GELFChunkLimits
+	Message int // bytes of a message after decompression: 8,388,608
+}
+
+// How much a message may grow by decompression: to inflateFree bytes whatever
+// its size, for a file of zeros that an event holds compresses to a thousandth,
+// and beyond that to inflateRatio times its bytes.
+const (
+	inflateFree  = 2 << 20
+	inflateRatio = 100
+)
+
+// GELFReader reads the format gelf, as it comes from any sender: plain, gzip or
+// zlib, whole or in chunks. It has one owner.
+type GELFReader struct {
+	limits  int
+	chunks  chunkSets
+	deflate bytes.Reader
+	gzip    *gzip.Reader
+	zlib    io.ReadCloser
+	message bytes.Buffer
+	event   []byte
+}
+
+// NewGELFReader returns a reader.
+func NewGELFReader(l GELFLimits) *GELFReader {
+	if l.Message <= 0 {
+		l.Message = 8 << 20
+	}
+	return &GELFReader{limits: l.Message, chunks: newChunkSets(l.Chunks)}
+}
+
+// Stats says what waits and what was given up.
+func (r *GELFReader) Stats() GELFChunkStats { return r.chunks.stats }
+
+// Expire gives up what has waited too long.
+func (r *GELFReader) Expire(now time.Time) { r.chunks.expire(now) }
+
+// Read reads a datagram. whole is false, without an error, if it is a chunk
+// whose message is not whole yet.
+//
+// The payload is the event's JSON if the message holds it, in _event or as
+// full_message. A message of tetracast with fields that do not hold it is an
+// event too: its payload is the GELF message itself, without escapes undone.
+// Anything else is [ErrNotEvent]. The payload is valid until the next Read, and
+// is memory of the datagram where the datagram is a plain message of this kind.
+func (r *GELFReader) Read(datagram []byte, from netip.AddrPort, now time.Time) (p Payload, m Mark, whole bool, err error) {
+	if len(datagram) == 0 {
+		return Payload{}, Mark{}, false, ErrEmpty
+	}
+	if isGELFChunk(datagram) {
+		if datagram, err = r.chunks.add(datagram, from, now); datagram == nil {
+			return Payload{}, Mark{}, false, err
+		}
+	}
+	if isGzip(datagram) || isZlib(datagram) {
+		if datagram, err = r.inflate(datagram); err != nil {
+			return Payload{}, Mark{}, false, err
+		}
+	}
+	p, m, err = r.unpack(datagram)
+	return p, m, err == nil, err
+}
+
+func isGELFChunk(d []byte) bool {
+	return len(d) >= 2 && d[0] == gelfChunkMagic>>8 && d[1] == gelfChunkMagic&0xff
+}
+
+func isGzip(d []byte) bool { return len(d) >= 2 && d[0] == 0x1f && d[1] == 0x8b } // RFC 1952, section 2.3.1
+
+// isZlib reads the header of RFC 1950, section 2.2: deflate, and a check.
+func isZlib(d []byte) bool {
+	return len(d) >= 2 && d[0]&0x0f == 8 && d[0]>>4 <= 7 && (uint(d[0])<<8|uint(d[1]))%31 == 0
+}
+
+// inflate decompresses into the reader's memory, never more than is allowed.
+func (r *GELFReader) inflate(d []byte) ([]byte, error) {
+	limit := min(max(inflateFree, inflateRatio*len(d)), r.limits)
+	r.deflate.Reset(d)
+	var in io.Reader
+	var err error
+	switch {
+	case isGzip(d) && r.gzip == nil:
+		r.gzip, err = gzip.NewReader(&r.deflate)
+		in = r.gzip
+	case isGzip(d):
+		err = r.gzip.Reset(&r.deflate)
+		in = r.gzip
+	case r.zlib == nil:
+		r.zlib, err = zlib.NewReader(&r.deflate)
+		in = r.zlib
+	default:
+		err = r.zlib.(zlib.Resetter).Reset(&r.deflate, nil)
+		in = r.zlib
+	}
+	if err != nil {
+		if isGzip(d) {
+			r.gzip = nil // half made
+		} else {
+			r.zlib = nil
+		}
+		return nil, ErrInflate
+	}
+	r.message.Reset()
+	n, err := r.message.ReadFrom(io.LimitReader(in, int64(limit)+1))
+	switch {
+	case err != nil:
+		return nil, ErrInflate
+	case n > int64(limit):
+		return nil, ErrInflateBomb
+	}
+	return r.message.Bytes(), nil
+}
+
+// unpack reads a whole message.
+func (r *GELFReader) unpack(text []byte) (Payload, Mark, error) {
+	text = bytes.TrimRight(text, "\x00\r\n ") // senders over TCP end a message with NUL
+	s := scanner{text: text}
+	if err := s.object(); err != nil {
+		return Payload{}, Mark{}, err
+	}
+	var mark Mark
+	var event, full, kind []byte
+	s = scanner{text: text}
+	for first := true; ; first = false {
+		key, more, err := s.member(first)
+		if err != nil {
+			return Payload{}, Mark{}, err
+		}
+		if !more {
+			break
+		}
+		start := s.pos
+		if err := s.value(); err != nil {
+			return Payload{}, Mark{}, err
+		}
+		value := text[start:s.pos]
+		switch string(key) {
+		case "_event":
+			event = value
+		case "full_message":
+			full = value
+		case "_event_type":
+			kind = textOf(value)
+		default:
+			if name, ok := bytes.CutPrefix(key, []byte("_tetracast_")); ok {
+				if inside := textOf(value); inside != nil {
+					value = inside
+				}
+				mark.set(name, value)
+			}
+		}
+	}
+	for _, value := range [][]byte{event, full} {
+		if bytes.HasPrefix(value, []byte(`"{`)) {
+			if p, ok := r.inside(value); ok {
+				return p, mark, nil
+			}
+		}
+	}
+	if mark.Stream == 0 || kind == nil {
+		return Payload{}, Mark{}, ErrNotEvent
+	}
+	return flatPayload(text, kind), mark, nil
+}
+
+// flatPayload is a message of ours that does not hold the event's JSON.
+func flatPayload(text, kind []byte) Payload {
+	p := Payload{Kind: KindEvent, JSON: bytes.TrimSpace(text)}
+	switch string(kind) {
+	case "agent_init":
+		p.Kind = KindAgentInit
+	case "agent_stats":
+		p.Kind = KindAgentStats
+	}
+	return p
+}
+
+// inside reads JSON that stands in a JSON string.
+func (r *GELFReader) inside(value []byte) (Payload, bool) {
+	r.event = appendUnescaped(r.event[:0], textOf(value))
+	p, err := UnpackJSON(r.event)
+	return p, err == nil
+}
+
+// appendUnescaped appends what a JSON string's inside stands for. Escapes of
+// four digits go the standard library's way: they are rare in JSON that holds
+// JSON.
+func appendUnescaped(dst, text []byte) []byte {
+	start := len(dst)
+	for rest := text; ; {
+		n := bytes.IndexByte(rest, '\\')
+		if n < 0 {
+			return append(dst, rest...)
+		}
+		dst = append(dst, rest[:n]...)
+		switch c := rest[n+1]; c {
+		case '"', '\\', '/':
+			dst = append(dst, c)
+		case 'b':
+			dst = append(dst, '\b')
+		case 'f':
+			dst = append(dst, '\f')
+		case 'n':
+			dst = append(dst, '\n')
+		case 'r':
+			dst = append(dst, '\r')
+		case 't':
+			dst = append(dst, '\t')
+		default:
+			var whole string
+			_ = json.Unmarshal(append(append([]byte{'"'}, text...), '"'), &whole) // it was scanned
+			return append(dst[:start], whole...)
+		}
+		rest = rest[n+2:]
+	}
+}
