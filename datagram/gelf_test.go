@@ -56,13 +56,14 @@ func TestGELF(t *testing.T) {
 					if limit > 0 && len(d) > limit {
 						t.Fatalf("%d bytes, want at most %d", len(d), limit)
 					}
-					payload, mark, whole, err := reader.Read(d, gelfFrom, gelfTime)
+					payload, whole, err := reader.Read(d, gelfFrom, gelfTime)
 					if err != nil {
 						t.Fatal(err)
 					}
 					if !whole {
 						continue
 					}
+					mark := payload.Mark
 					if mark.Stream != gelfStream || len(read) > 0 && mark.Number != events[len(read)-1].Number {
 						t.Fatalf("mark %+v of event %d", mark, len(read))
 					}
@@ -286,7 +287,7 @@ func TestReadGELF(t *testing.T) {
 			}
 		}
 		for _, d := range [][]byte{[]byte(message), zipped.Bytes(), zlibbed.Bytes()} {
-			p, _, whole, err := datagram.NewGELFReader(datagram.GELFLimits{}).Read(d, gelfFrom, gelfTime)
+			p, whole, err := datagram.NewGELFReader(datagram.GELFLimits{}).Read(d, gelfFrom, gelfTime)
 			if e, ok := want.(error); ok {
 				if !errors.Is(err, e) || whole {
 					t.Errorf("%q: error %v, want %v", message, err, e)
@@ -313,12 +314,12 @@ func TestInflateBound(t *testing.T) {
 	w := zlib.NewWriter(&bomb)
 	_, _ = w.Write(make([]byte, 64<<20))
 	_ = w.Close()
-	_, _, _, err := datagram.NewGELFReader(datagram.GELFLimits{}).Read(bomb.Bytes(), gelfFrom, gelfTime)
+	_, _, err := datagram.NewGELFReader(datagram.GELFLimits{}).Read(bomb.Bytes(), gelfFrom, gelfTime)
 	if !errors.Is(err, datagram.ErrInflateBomb) {
 		t.Errorf("64 MiB of zeros: %v", err)
 	}
 	for _, d := range []string{"\x1f\x8b\x08", "\x78\x9c\xff\xff", "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x00junk"} {
-		if _, _, _, err := datagram.NewGELFReader(datagram.GELFLimits{}).Read([]byte(d), gelfFrom, gelfTime); !errors.Is(err, datagram.ErrInflate) {
+		if _, _, err := datagram.NewGELFReader(datagram.GELFLimits{}).Read([]byte(d), gelfFrom, gelfTime); !errors.Is(err, datagram.ErrInflate) {
 			t.Errorf("%q: %v", d, err)
 		}
 	}
@@ -336,7 +337,7 @@ func TestGELFChunks(t *testing.T) {
 	now := gelfTime
 	f := func(d []byte, from int, wantWhole bool, wantErr error) {
 		t.Helper()
-		_, _, whole, err := r.Read(d, netip.AddrPortFrom(gelfFrom.Addr(), uint16(from)), now)
+		_, whole, err := r.Read(d, netip.AddrPortFrom(gelfFrom.Addr(), uint16(from)), now)
 		if whole != wantWhole || !errors.Is(err, wantErr) {
 			t.Errorf("whole %v, error %v, want %v and %v", whole, err, wantWhole, wantErr)
 		}
@@ -386,7 +387,7 @@ func FuzzReadGELF(f *testing.F) {
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		r := datagram.NewGELFReader(datagram.GELFLimits{Message: 1 << 20})
 		for _, d := range [][]byte{first, second} {
-			p, _, whole, err := r.Read(bytes.Clone(d), gelfFrom, gelfTime)
+			p, whole, err := r.Read(bytes.Clone(d), gelfFrom, gelfTime)
 			if whole != (err == nil && p.JSON != nil) {
 				t.Fatalf("whole %v with %v", whole, err)
 			}

@@ -43,6 +43,7 @@ type GELFReader struct {
 	gzip    *gzip.Reader
 	zlib    io.ReadCloser
 	message bytes.Buffer
+	whole   []byte
 	event   []byte
 }
 
@@ -65,25 +66,37 @@ func (r *GELFReader) Expire(now time.Time) { r.chunks.expire(now) }
 //
 // The payload is the event's JSON if the message holds it, in _event or as
 // full_message. A message of tetracast with fields that do not hold it is an
-// event too: its payload is the GELF message itself, without escapes undone.
-// Anything else is [ErrNotEvent]. The payload is valid until the next Read, and
-// is memory of the datagram where the datagram is a plain message of this kind.
-func (r *GELFReader) Read(datagram []byte, from netip.AddrPort, now time.Time) (p Payload, m Mark, whole bool, err error) {
+// event too: its payload is the GELF message itself. Anything else is
+// [ErrNotEvent]. The payload is valid until the next Read, and may be memory of
+// the datagram.
+func (r *GELFReader) Read(datagram []byte, from netip.AddrPort, now time.Time) (p Payload, whole bool, err error) {
 	if len(datagram) == 0 {
-		return Payload{}, Mark{}, false, ErrEmpty
+		return Payload{}, false, ErrEmpty
 	}
 	if isGELFChunk(datagram) {
 		if datagram, err = r.chunks.add(datagram, from, now); datagram == nil {
-			return Payload{}, Mark{}, false, err
+			return Payload{}, false, err
 		}
 	}
 	if isGzip(datagram) || isZlib(datagram) {
 		if datagram, err = r.inflate(datagram); err != nil {
-			return Payload{}, Mark{}, false, err
+			return Payload{}, false, err
 		}
 	}
-	p, m, err = r.unpack(datagram)
-	return p, m, err == nil, err
+	r.whole = datagram
+	p, err = r.unpack(datagram)
+	return p, err == nil, err
+}
+
+// Whole returns the message that the last Read read, in one piece and
+// decompressed. It is valid until the next Read.
+func (r *GELFReader) Whole() []byte { return r.whole }
+
+// IsGELF says whether a datagram is a chunk, is compressed, or begins as tetracast
+// begins a GELF message. Messages of other senders may begin as any JSON object
+// does.
+func IsGELF(d []byte) bool {
+	return isGELFChunk(d) || isGzip(d) || isZlib(d) || bytes.HasPrefix(d, []byte(`{"version":"1.1"`))
 }
 
 func isGELFChunk(d []byte) bool {
@@ -137,28 +150,27 @@ func (r *GELFReader) inflate(d []byte) ([]byte, error) {
 }
 
 // unpack reads a whole message.
-func (r *GELFReader) unpack(text []byte) (Payload, Mark, error) {
+func (r *GELFReader) unpack(text []byte) (Payload, error) {
 	text = bytes.TrimRight(text, "\x00\r\n ") // senders over TCP end a message with NUL
-	s := scanner{text: text}
-	if err := s.object(); err != nil {
-		return Payload{}, Mark{}, err
+	whole, err := UnpackJSON(text)
+	if err != nil && err != ErrNotEvent {
+		return Payload{}, err
 	}
-	var mark Mark
 	var event, full, kind []byte
-	s = scanner{text: text}
+	s := scanner{text: whole.JSON}
 	for first := true; ; first = false {
 		key, more, err := s.member(first)
 		if err != nil {
-			return Payload{}, Mark{}, err
+			return Payload{}, err
 		}
 		if !more {
 			break
 		}
 		start := s.pos
 		if err := s.value(); err != nil {
-			return Payload{}, Mark{}, err
+			return Payload{}, err
 		}
-		value := text[start:s.pos]
+		value := whole.JSON[start:s.pos]
 		switch string(key) {
 		case "_event":
 			event = value
@@ -171,33 +183,23 @@ func (r *GELFReader) unpack(text []byte) (Payload, Mark, error) {
 				if inside := textOf(value); inside != nil {
 					value = inside
 				}
-				mark.set(name, value)
+				whole.Mark.set(name, value)
 			}
 		}
 	}
 	for _, value := range [][]byte{event, full} {
 		if bytes.HasPrefix(value, []byte(`"{`)) {
 			if p, ok := r.inside(value); ok {
-				return p, mark, nil
+				p.Mark = whole.Mark
+				return p, nil
 			}
 		}
 	}
-	if mark.Stream == 0 || kind == nil {
-		return Payload{}, Mark{}, ErrNotEvent
+	if whole.Mark.Stream == 0 || kind == nil {
+		return Payload{JSON: whole.JSON, Repaired: whole.Repaired}, ErrNotEvent
 	}
-	return flatPayload(text, kind), mark, nil
-}
-
-// flatPayload is a message of ours that does not hold the event's JSON.
-func flatPayload(text, kind []byte) Payload {
-	p := Payload{Kind: KindEvent, JSON: bytes.TrimSpace(text)}
-	switch string(kind) {
-	case "agent_init":
-		p.Kind = KindAgentInit
-	case "agent_stats":
-		p.Kind = KindAgentStats
-	}
-	return p
+	whole.Kind = KindEvent
+	return whole, nil
 }
 
 // inside reads JSON that stands in a JSON string.

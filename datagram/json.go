@@ -1,6 +1,9 @@
 package datagram
 
-import "strconv"
+import (
+	"bytes"
+	"strconv"
+)
 
 // JSONConfig says how [NewJSON] and [NewNDJSON] write. The zero value is usable.
 type JSONConfig struct {
@@ -60,7 +63,7 @@ func (p *JSON) Pack(b *Batch, event *Event) error {
 func (p *JSON) Flush(*Batch) {}
 
 // PackRecord adds the record as a datagram.
-func (p *JSON) PackRecord(b *Batch, record []byte) { b.Add(record, 0) }
+func (p *JSON) PackRecord(b *Batch, record []byte) { p.packRecord(b, record) }
 
 // MaxLine implements [Limiter].
 func (p *JSON) MaxLine(event *Event) int { return p.maxDatagram - p.memberLen(event.Number) }
@@ -69,28 +72,39 @@ func (p *JSON) MaxLine(event *Event) int { return p.maxDatagram - p.memberLen(ev
 type sequencer struct {
 	stamp
 	sequence bool
-	head     []byte // the member up to the number
+	head     []byte // the member up to the number, without a comma behind the stream
 }
 
 func newSequencer(c JSONConfig) sequencer {
 	s := sequencer{stamp: stamp{stream: c.Stream}, sequence: c.Sequence}
-	s.head = append(appendStream([]byte(memberName+`{"stream":"`), c.Stream), `","seq":`...)
+	s.head = append(appendStream([]byte(memberName+memberStream), c.Stream), '"')
 	return s
 }
 
 // What the member takes: its name, and the most bytes with both numbers.
 const (
-	memberName = `,"tetracast":`
-	memberMid  = `,"dropped":`
-	maxMember  = 128
+	memberName    = `,"tetracast":`
+	memberStream  = `{"stream":"`
+	memberSeq     = `,"seq":`
+	memberDropped = `,"dropped":`
+	maxMember     = 128
 )
+
+// packRecord adds a record, which says whose it is if events do, but has no
+// number.
+func (s *sequencer) packRecord(b *Batch, record []byte) {
+	if s.sequence {
+		record = b.keep(s.appendLine(b.room(len(record)+maxMember), &Event{Line: record}))
+	}
+	b.Add(record, 0)
+}
 
 // memberLen is how many bytes the member takes, 0 if there is none.
 func (s *sequencer) memberLen(number uint64) int {
 	if !s.sequence {
 		return 0
 	}
-	return len(s.head) + digits(number) + len(memberMid) + digits(s.dropped) + len("}")
+	return len(s.head) + len(memberSeq) + digits(number) + len(memberDropped) + digits(s.dropped) + len("}")
 }
 
 // digits returns how many decimal digits n has.
@@ -100,6 +114,29 @@ func digits(n uint64) int {
 		count++
 	}
 	return count
+}
+
+// markOf reads the member of an event or record, which is its last.
+func markOf(object []byte) (m Mark) {
+	const end = "}}"
+	tail := object[max(0, len(object)-maxMember):]
+	at := bytes.LastIndex(tail, []byte(memberName))
+	if at < 0 || !bytes.HasSuffix(tail, []byte(end)) {
+		return Mark{}
+	}
+	inside, ok := bytes.CutPrefix(tail[at+len(memberName):len(tail)-len(end)], []byte(memberStream))
+	if !ok || len(inside) < streamDigits+1 || inside[streamDigits] != '"' {
+		return Mark{}
+	}
+	if m.Stream, ok = parseStream(inside[:streamDigits]); !ok {
+		return Mark{}
+	}
+	inside = inside[streamDigits+1:]
+	if seq, ok := bytes.CutPrefix(inside, []byte(memberSeq)); ok {
+		number, dropped, _ := bytes.Cut(seq, []byte(memberDropped))
+		m.Number, m.Dropped = parseCount(number, 0), parseCount(dropped, 0)
+	}
+	return m
 }
 
 // appendLine appends the event's line, with the member if there is to be one. A
@@ -113,8 +150,11 @@ func (s *sequencer) appendLine(dst []byte, event *Event) []byte {
 	}
 	dst = append(dst, line[:n]...)
 	dst = append(dst, s.head...)
-	dst = strconv.AppendUint(dst, event.Number, 10)
-	dst = append(dst, memberMid...)
-	dst = strconv.AppendUint(dst, s.dropped, 10)
+	if event.Number > 0 {
+		dst = append(dst, memberSeq...)
+		dst = strconv.AppendUint(dst, event.Number, 10)
+		dst = append(dst, memberDropped...)
+		dst = strconv.AppendUint(dst, s.dropped, 10)
+	}
 	return append(dst, "}}\n"...)
 }

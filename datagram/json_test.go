@@ -60,7 +60,7 @@ func TestUnpackJSONJunk(t *testing.T) {
 	f := func(in string, want error) {
 		t.Helper()
 		p, err := UnpackJSON([]byte(in))
-		if !errors.Is(err, want) || p.JSON != nil || p.Kind != 0 {
+		if !errors.Is(err, want) || p.JSON != nil && want != ErrNotEvent || p.Kind != 0 {
 			t.Errorf("%.60q: %+v, error %v; want %v", in, p, err, want)
 		}
 	}
@@ -146,4 +146,53 @@ func BenchmarkUnpackJSON(b *testing.B) {
 			copy(dst, event)
 		}
 	})
+}
+
+// TestSequence: the member is the last one, the rest of the line stays as it is,
+// and what was written is read.
+func TestJSONSequence(t *testing.T) {
+	c := JSONConfig{Stream: 0x5eb63bbbe01eeed0, Sequence: true}
+	const event = `{"process_exec":{"process":{"pid":1}}}`
+	const want = `{"process_exec":{"process":{"pid":1}},"tetracast":{"stream":"5eb63bbbe01eeed0","seq":17,"dropped":3}}` + "\n"
+	const record = `{"@timestamp":"2026-01-02T03:04:05Z","event":"agent_init"}`
+	const wantRecord = `{"@timestamp":"2026-01-02T03:04:05Z","event":"agent_init","tetracast":{"stream":"5eb63bbbe01eeed0"}}` + "\n"
+	for _, p := range []interface {
+		Packer
+		Limiter
+		Stamper
+	}{NewJSON(c), NewNDJSON(c)} {
+		p.SetDropped(3)
+		var b Batch
+		e := &Event{Number: 17, Line: []byte(event + "\n")}
+		if err := p.Pack(&b, e); err != nil {
+			t.Fatal(err)
+		}
+		p.Flush(&b)
+		p.PackRecord(&b, []byte(record+"\n"))
+		if string(b.Datagrams[0]) != want || string(b.Datagrams[1]) != wantRecord {
+			t.Errorf("got %q", b.Datagrams)
+		}
+		if left := MaxPayload - p.MaxLine(e); left != len(want)-len(event)-1 {
+			t.Errorf("MaxLine leaves %d bytes, the member takes %d", left, len(want)-len(event)-1)
+		}
+		for i, mark := range []Mark{{Stream: c.Stream, Number: 17, Dropped: 3}, {Stream: c.Stream}} {
+			if payload, err := UnpackJSON(b.Datagrams[i]); err != nil || payload.Mark != mark {
+				t.Errorf("read %+v, %v, want %+v", payload.Mark, err, mark)
+			}
+		}
+	}
+}
+
+// TestMark: what only looks like the member is none.
+func TestMark(t *testing.T) {
+	for _, text := range []string{
+		`{"process_exec":{"tetracast":{"stream":"5eb63bbbe01eeed0","seq":17,"dropped":3}}}`,
+		`{"process_exec":{},"tetracast":{"stream":"5eb63bbbe01eeed","seq":17,"dropped":3}}`,
+		`{"process_exec":{},"tetracast":{"seq":17,"dropped":3}}`,
+		`{"process_exec":{},"node_name":",\"tetracast\":{\"stream\":\"5eb63bbbe01eeed0\",\"seq\":1}}"}`,
+	} {
+		if p, err := UnpackJSON([]byte(text)); err != nil || p.Mark != (Mark{}) {
+			t.Errorf("%s: mark %+v, %v", text, p.Mark, err)
+		}
+	}
 }

@@ -103,35 +103,30 @@ func (p *NDJSON) Keep() {
 }
 
 // PackRecord adds the record as a datagram.
-func (p *NDJSON) PackRecord(b *Batch, record []byte) { b.Add(record, 0) }
+func (p *NDJSON) PackRecord(b *Batch, record []byte) { p.packRecord(b, record) }
 
 // MaxLine implements [Limiter].
 func (p *NDJSON) MaxLine(event *Event) int { return p.maxDatagram - p.memberLen(event.Number) }
 
-// UnpackNDJSON reads a datagram of JSON objects, one a line, and yields each
-// line's payload as [UnpackJSON] reads it, or the line's error. Lines may end in
-// CRLF, the last one needs no end, and blank ones are skipped. A datagram
-// without any object yields [ErrEmpty] once.
+// UnpackNDJSON reads a datagram of JSON objects and yields the payload of each as
+// [UnpackJSON] reads it, or its error, after which it goes on with the next
+// line. White space between the objects is skipped; a datagram of nothing else
+// yields [ErrEmpty] once. A datagram of the format json is one of one object.
 func UnpackNDJSON(datagram []byte) iter.Seq2[Payload, error] {
 	return func(yield func(Payload, error) bool) {
-		empty := true
-		for len(datagram) > 0 {
-			line := datagram
-			if end := bytes.IndexByte(datagram, '\n'); end >= 0 {
-				line, datagram = datagram[:end], datagram[end+1:]
-			} else {
-				datagram = nil
+		if isBlank(datagram) {
+			yield(Payload{}, ErrEmpty)
+			return
+		}
+		for !isBlank(datagram) {
+			p, rest, err := nextJSON(datagram)
+			if err != nil && err != ErrNotEvent {
+				_, rest, _ = bytes.Cut(rest, []byte("\n"))
 			}
-			if isBlank(line) {
-				continue
-			}
-			empty = false
-			if !yield(UnpackJSON(line)) {
+			if !yield(p, err) {
 				return
 			}
-		}
-		if empty {
-			yield(Payload{}, ErrEmpty)
+			datagram = rest
 		}
 	}
 }

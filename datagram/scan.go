@@ -22,11 +22,11 @@ type scanner struct {
 	nonASCII  bool // a byte of 0x80 or above inside a string
 }
 
-// object scans the whole text. The error is ErrCutOff if the text ended inside
-// the object, else ErrNotJSON.
+// object scans one object, white space before it aside. The error is ErrCutOff if
+// the text ended inside the object, else ErrNotJSON.
 func (s *scanner) object() error {
 	s.space()
-	s.start = s.pos
+	s.start, s.lineBreak = s.pos, false // a break before the object is not in its line
 	if s.pos == len(s.text) || s.text[s.pos] != '{' {
 		return ErrNotJSON
 	}
@@ -34,13 +34,6 @@ func (s *scanner) object() error {
 		return err
 	}
 	s.end = s.pos
-	// White space after the object is not part of the line.
-	lineBreak := s.lineBreak
-	s.space()
-	s.lineBreak = lineBreak
-	if s.pos != len(s.text) {
-		return ErrNotJSON
-	}
 	return nil
 }
 

@@ -34,7 +34,8 @@ func TestSyslog(t *testing.T) {
 		p.SetDropped(5)
 		datagrams := pack(t, p, "", events)
 		for i, e := range events {
-			payload, mark, err := datagram.UnpackSyslog(datagrams[i])
+			payload, err := datagram.UnpackSyslog(datagrams[i])
+			mark := payload.Mark
 			if err != nil || string(payload.JSON) != line(e) || payload.Kind != datagram.KindEvent {
 				t.Fatalf("event %d: %v, got\n%s\nwant\n%s", i, err, payload.JSON, e.Line)
 			}
@@ -170,7 +171,8 @@ func TestUnpackSyslog(t *testing.T) {
 	mark := datagram.Mark{Stream: 0xabc, Number: 4, Dropped: 2}
 	f := func(in, want string, wantMark datagram.Mark) {
 		t.Helper()
-		p, m, err := datagram.UnpackSyslog([]byte(in))
+		p, err := datagram.UnpackSyslog([]byte(in))
+		m := p.Mark
 		if err != nil || string(p.JSON) != want || m != wantMark {
 			t.Errorf("%q: got %q, %+v, %v", in, p.JSON, m, err)
 		}
@@ -187,8 +189,8 @@ func TestUnpackSyslog(t *testing.T) {
 
 	g := func(in string, want error) {
 		t.Helper()
-		if p, m, err := datagram.UnpackSyslog([]byte(in)); !errors.Is(err, want) || p.JSON != nil || m != (datagram.Mark{}) {
-			t.Errorf("%q: got %q, %+v, %v, want %v", in, p.JSON, m, err, want)
+		if p, err := datagram.UnpackSyslog([]byte(in)); !errors.Is(err, want) || p.JSON != nil && want != datagram.ErrNotEvent || p.Mark != (datagram.Mark{}) {
+			t.Errorf("%q: got %q, %+v, %v, want %v", in, p.JSON, p.Mark, err, want)
 		}
 	}
 	g("", datagram.ErrEmpty)
@@ -206,7 +208,7 @@ func TestUnpackSyslog(t *testing.T) {
 func TestSyslogAllocates(t *testing.T) {
 	packAllocates(t, datagram.NewSyslog(syslogConfig))
 	d := pack(t, datagram.NewSyslog(syslogConfig), "", chosen()[:1])[0]
-	if n := testing.AllocsPerRun(100, func() { _, _, _ = datagram.UnpackSyslog(d) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { _, _ = datagram.UnpackSyslog(d) }); n != 0 {
 		t.Errorf("unpacking costs %v allocations, want 0", n)
 	}
 }
@@ -217,7 +219,8 @@ func FuzzUnpackSyslog(f *testing.F) {
 	f.Add([]byte(`<13>1 - h a - - [x y="\"]"][tetracast@1  seq="4" stream="0000000000000abc" dropped="2"][z] ` + "\ufeff" + `{"process_exec":{}}`))
 	f.Add([]byte(`<13>Nov 23 10:23:36 host tetracast[42]: {"process_kprobe":{"action":"KPROBE_ACTION_SIGKILL"},"time":"2026-11-23T10:23:36Z"}`))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		p, mark, err := datagram.UnpackSyslog(in)
+		p, err := datagram.UnpackSyslog(in)
+		mark := p.Mark
 		if err != nil || len(p.JSON) > 60000 {
 			return
 		}
@@ -228,8 +231,8 @@ func FuzzUnpackSyslog(f *testing.F) {
 		if !syslogHeader.Match(d) {
 			t.Fatalf("no header of RFC 5424: %q", d)
 		}
-		if q, again, err := datagram.UnpackSyslog(d); err != nil || !bytes.Equal(q.JSON, p.JSON) || again != mark {
-			t.Fatalf("%q: %q, %+v became %q, %+v, %v", in, p.JSON, mark, q.JSON, again, err)
+		if q, err := datagram.UnpackSyslog(d); err != nil || !bytes.Equal(q.JSON, p.JSON) || q.Mark != mark {
+			t.Fatalf("%q: %q, %+v became %q, %+v, %v", in, p.JSON, mark, q.JSON, q.Mark, err)
 		}
 	})
 }

@@ -10,31 +10,34 @@ var ErrNotSyslog = errors.New("datagram: no syslog message")
 
 // UnpackSyslog reads a datagram of the format syslog, RFC 5424 or RFC 3164. It
 // is lenient: it wants a priority, and finds the JSON where MSG begins, or at
-// the first brace of a header that it cannot read. The mark is zero if the
-// message carries none.
+// the first brace of a header that it cannot read.
 //
 // What is no event is [ErrNotEvent], with or without JSON in it; the other
 // errors are [ErrEmpty], [ErrNotSyslog], [ErrNotJSON] and [ErrCutOff]. It does
 // not allocate unless the JSON has to be repaired.
-func UnpackSyslog(datagram []byte) (Payload, Mark, error) {
+func UnpackSyslog(datagram []byte) (Payload, error) {
 	if len(datagram) == 0 {
-		return Payload{}, Mark{}, ErrEmpty
+		return Payload{}, ErrEmpty
 	}
 	n := priorityEnd(datagram)
 	if n == 0 {
-		return Payload{}, Mark{}, ErrNotSyslog
+		return Payload{}, ErrNotSyslog
 	}
 	message, mark := syslogMessage(datagram[n:])
 	message = bytes.Trim(message, "\x00\r\n ") // some senders end a message so
 	if len(message) == 0 || message[0] != '{' {
-		return Payload{}, Mark{}, ErrNotEvent
+		return Payload{}, ErrNotEvent
 	}
 	p, err := UnpackJSON(message)
-	if err != nil {
-		return Payload{}, Mark{}, err
+	if err == nil && mark.Stream != 0 {
+		p.Mark = mark
 	}
-	return p, mark, nil
+	return p, err
 }
+
+// IsSyslog says whether a datagram begins with a priority, as no other format
+// does.
+func IsSyslog(datagram []byte) bool { return priorityEnd(datagram) > 0 }
 
 // priorityEnd returns the length of the priority that a datagram begins with,
 // 0 without one: RFC 5424, section 6.2.1.

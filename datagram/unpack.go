@@ -26,15 +26,18 @@ const (
 	KindAgentStats                 // an agent says what it counted
 )
 
-// Payload is what one datagram held.
+// Payload is what one datagram, or one line of it, held.
 type Payload struct {
 	Kind Kind
 	// JSON is one object on one line, without the newline. It is a slice of the
-	// datagram, or of memory of its own if Repaired is true.
+	// datagram, or of memory of its own if Repaired is true. Beside [ErrNotEvent]
+	// it is the object that is no event, if there is one.
 	JSON []byte
 	// Repaired: the datagram held line breaks between its tokens or invalid
 	// UTF-8, either of which would break the output's lines or their readers.
 	Repaired bool
+	// Mark is the event's place in its stream, if the datagram says so.
+	Mark Mark
 }
 
 // UnpackJSON reads a datagram of the format json. What it returns is valid
@@ -46,26 +49,37 @@ func UnpackJSON(datagram []byte) (Payload, error) {
 	if len(datagram) == 0 {
 		return Payload{}, ErrEmpty
 	}
-	s := scanner{text: datagram}
+	p, rest, err := nextJSON(datagram)
+	if (err == nil || err == ErrNotEvent) && !isBlank(rest) {
+		return Payload{}, ErrNotJSON
+	}
+	return p, err
+}
+
+// nextJSON reads the object that the text begins with, white space aside, and
+// returns what follows it; after an error that is what follows the place at
+// fault.
+func nextJSON(text []byte) (p Payload, rest []byte, err error) {
+	s := scanner{text: text}
 	if err := s.object(); err != nil {
-		return Payload{}, err
+		return Payload{}, text[min(s.pos, len(text)):], err
 	}
-	kind := kindOf(datagram[s.start:s.end])
-	if kind == 0 {
-		return Payload{}, ErrNotEvent
-	}
-	p := Payload{Kind: kind, JSON: datagram[s.start:s.end]}
+	p, rest = Payload{JSON: text[s.start:s.end]}, text[s.end:]
 	if s.nonASCII && !utf8.Valid(p.JSON) {
 		p.JSON, p.Repaired = bytes.ToValidUTF8(p.JSON, []byte("\uFFFD")), true
 	}
 	if s.lineBreak {
 		var line bytes.Buffer
 		if err := json.Compact(&line, p.JSON); err != nil {
-			return Payload{}, ErrNotJSON
+			return Payload{}, rest, ErrNotJSON
 		}
 		p.JSON, p.Repaired = line.Bytes(), true
 	}
-	return p, nil
+	if p.Kind = kindOf(p.JSON); p.Kind == 0 {
+		return p, rest, ErrNotEvent
+	}
+	p.Mark = markOf(p.JSON)
+	return p, rest, nil
 }
 
 // kindOf tells a payload's kind from its first members. Our own events begin

@@ -16,6 +16,9 @@ type Collector struct {
 	// Undecodable counts datagrams.
 	Undecodable Faults   `json:"undecodable_datagrams"`
 	Observed    Observed `json:"observed"`
+	// PassedOn counts messages that are no events of Tetragon, and were passed on
+	// because that was asked for.
+	PassedOn uint64 `json:"passed_on,omitempty"`
 
 	Received  uint64 `json:"received"`  // events decoded, each counted once
 	Dropped   Drops  `json:"dropped"`   // received, then lost before the sink had them
@@ -38,6 +41,9 @@ type Observed struct {
 	// SocketDropped counts what the receive queue had no room for: datagrams,
 	// or with GRO whole super-packets. Scope: the collector's sockets.
 	SocketDropped uint64 `json:"socket_dropped"`
+	// ChunkSetsGivenUp counts messages of GELF of which chunks never came, or for
+	// which there was no room: to whom they belong nobody can know.
+	ChunkSetsGivenUp uint64 `json:"chunk_sets_given_up,omitempty"`
 }
 
 // Agent is what one host's exporter processes sent.

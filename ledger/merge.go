@@ -60,6 +60,8 @@ func Merge(accounts ...Collector) (Collector, error) {
 		total.Datagrams += c.Datagrams
 		total.Bytes += c.Bytes
 		total.Observed.SocketDropped += c.Observed.SocketDropped
+		total.Observed.ChunkSetsGivenUp += c.Observed.ChunkSetsGivenUp
+		total.PassedOn += c.PassedOn
 		total.Received += c.Received
 		total.Queued += c.Queued
 		total.Delivered += c.Delivered

@@ -158,6 +158,10 @@ const (
 	// FaultJump: a frame so far ahead of its stream that one alone is not
 	// believed, and none came that agrees.
 	FaultJump
+	// FaultInflate: compressed, and it cannot be decompressed.
+	FaultInflate
+	// FaultBomb: compressed, and longer than allowed when decompressed.
+	FaultBomb
 
 	numFaults
 )
@@ -178,6 +182,8 @@ var faultTexts = [numFaults]string{
 	FaultFragment:   "bad_fragment",
 	FaultSource:     "source_not_allowed",
 	FaultJump:       "number_too_far_ahead",
+	FaultInflate:    "cannot_be_decompressed",
+	FaultBomb:       "decompresses_to_too_much",
 }
 
 // String returns the fault's fixed text, or "fault(N)" for an unknown one.

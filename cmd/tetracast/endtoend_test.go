@@ -26,12 +26,12 @@ import (
 )
 
 // TestThreeProcesses: replay, export and collect; what arrives is protojson's
-// output for every event that fits a datagram, in order, and the rest stands in
-// the account.
+// output for every event that fits a datagram, in order, and a shorter form of the
+// others.
 func TestThreeProcesses(t *testing.T) {
 	t.Run("sample", func(t *testing.T) {
-		want, oversize := sampleOracle(t)
-		threeProcesses(t, nil, "10000", want, oversize)
+		want, tooLong := sampleOracle(t)
+		threeProcesses(t, nil, "10000", want, tooLong)
 	})
 	t.Run("corpus", func(t *testing.T) {
 		path, ok := corpus.Path("events.binpb.zst")
@@ -45,12 +45,12 @@ func TestThreeProcesses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, oversize := oracle(t, recording)
-		threeProcesses(t, []string{"--recording", path}, "8000", want, oversize)
+		want, tooLong := oracle(t, recording)
+		threeProcesses(t, []string{"--recording", path}, "8000", want, tooLong)
 	})
 }
 
-func threeProcesses(t *testing.T, replayArgs []string, rate string, want []string, oversize uint64) {
+func threeProcesses(t *testing.T, replayArgs []string, rate string, want []string, tooLong uint64) {
 	folder := t.TempDir()
 	address := "unix://" + filepath.Join(folder, "tetragon.sock")
 	account := filepath.Join(folder, "export.json")
@@ -66,8 +66,8 @@ func threeProcesses(t *testing.T, replayArgs []string, rate string, want []strin
 	r := read(t, collect, account)
 	wantEvents(t, r.events, want)
 	s := r.exporter.Streams[0]
-	if r.exporter.Seen != uint64(len(want))+oversize || s.Dropped[ledger.Oversize] != oversize || s.Dropped.Total() != oversize || r.exporter.Dropped.Total() != 0 {
-		t.Errorf("seen %d, want %d; dropped %v, want oversize %d", r.exporter.Seen, uint64(len(want))+oversize, &s.Dropped, oversize)
+	if r.exporter.Seen != uint64(len(want)) || s.Truncated != tooLong || s.Dropped.Total() != 0 || r.exporter.Dropped.Total() != 0 {
+		t.Errorf("seen %d, want %d; dropped %v, shortened %d, want %d", r.exporter.Seen, len(want), &s.Dropped, s.Truncated, tooLong)
 	}
 	if len(r.agentInits) != 1 || !strings.Contains(r.agentInits[0], `"tetragon_version":"v1.7.0","hostname":"test-node"`) {
 		t.Errorf("agent_init: %q", r.agentInits)
@@ -103,7 +103,7 @@ func TestServerMisbehaves(t *testing.T) {
 	folder := t.TempDir()
 	address := "unix://" + filepath.Join(folder, "tetragon.sock")
 	account := filepath.Join(folder, "export.json")
-	want, oversize := sampleOracle(t)
+	want, _ := sampleOracle(t)
 	stall := 10 * time.Second
 	if testing.Short() {
 		stall = time.Second
@@ -135,7 +135,7 @@ func TestServerMisbehaves(t *testing.T) {
 	}
 	r := read(t, collect, account)
 	wantEvents(t, r.events, append(want[:len(want):len(want)], want...))
-	if r.exporter.SubscriptionBreaks != 5 || r.exporter.BlindMS == 0 || r.exporter.Seen != 2*(uint64(len(want))+oversize) {
+	if r.exporter.SubscriptionBreaks != 5 || r.exporter.BlindMS == 0 || r.exporter.Seen != 2*uint64(len(want)) {
 		t.Errorf("breaks %d, blind %d ms, seen %d", r.exporter.SubscriptionBreaks, r.exporter.BlindMS, r.exporter.Seen)
 	}
 	if len(r.agentInits) != 2 || !strings.Contains(r.agentInits[0], "v1.6.1") || !strings.Contains(r.agentInits[1], "v1.7.0") {

@@ -29,6 +29,7 @@ type CollectConfig struct {
 	Log         LogConfig
 	Listen      string // host:port
 	Format      string
+	Other       string // drop or pass
 	Output      string // json, compact, or empty: json, and nothing beside Write
 	Write       string // file
 	ExitIdle    time.Duration
@@ -48,7 +49,8 @@ type CollectConfig struct {
 // AddFlags declares the command's flags.
 func (c *CollectConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Listen, "listen", DefaultListen, "UDP address to receive on, host:port")
-	flags.StringVar(&c.Format, "format", "auto", "format of the datagrams: auto, json or frame")
+	flags.StringVar(&c.Format, "format", "auto", "format of the datagrams: auto, json, ndjson, gelf, syslog or frame")
+	flags.StringVar(&c.Other, "other", collector.OtherDrop, "what becomes of messages that are no events of Tetragon: drop counts them, pass writes them to the output")
 	flags.StringVar(&c.KeyFile, "key-file", "", "take only frames sealed with a key in this file")
 	flags.StringArrayVar(&c.Dictionaries, "dictionary", nil, "a dictionary for compressed frames beside the built-in ones; can be repeated")
 	flags.StringArrayVar(&c.AllowSources, "allow-source", nil, "take datagrams from this network (CIDR or address), or from any; can be repeated; --listen on more than loopback wants this or --key-file")
@@ -117,7 +119,7 @@ func finishCollect(account ledger.Collector, path string, streams Streams) error
 
 func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) (collector.Config, error) {
 	config := collector.Config{
-		Listen: c.Listen, Format: c.Format, Sink: out, ExitIdle: c.ExitIdle, Sockets: c.Sockets,
+		Listen: c.Listen, Format: c.Format, Other: c.Other, Sink: out, ExitIdle: c.ExitIdle, Sockets: c.Sockets,
 		ReceiveBufferBytes: c.ReceiveBufferBytes, QueueBytes: c.QueueBytes, Log: log,
 	}
 	var err error

@@ -133,8 +133,8 @@ func playDemo(ctx context.Context, c DemoConfig, to exporter.Destination, shown 
 	text := received.AppendText(sent.AppendText(nil))
 	err = errors.Join(sent.Check(), received.Check(), ledger.Settle(&sent, &received))
 	if err == nil {
-		text = fmt.Appendf(text, "Both close: seen %d, of which %d fit no datagram; sent %d, received %d.\n",
-			sent.Seen, sent.Streams[0].Dropped[ledger.Oversize], sent.Streams[0].Sent, received.Received)
+		text = fmt.Appendf(text, "Both close: seen %d, of which %d were shortened to fit a datagram; sent %d, received %d.\n",
+			sent.Seen, sent.Streams[0].Truncated, sent.Streams[0].Sent, received.Received)
 	}
 	return played{sent: sent, text: text}, errors.Join(err, exportErr, collectErr)
 }

@@ -80,9 +80,9 @@ func (a *agents) source(addr netip.AddrPort, now time.Time) *stream {
 	return s
 }
 
-// frameStream returns the stream with the id. A new one that is not sealed is
+// numberedStream returns the stream with the id. A new one that is not sealed is
 // on probation, and never takes the place of an established one.
-func (a *agents) frameStream(id uint64, sealed bool, now time.Time) *stream {
+func (a *agents) numberedStream(id uint64, sealed bool, now time.Time) *stream {
 	key := streamKey{id: id}
 	s := a.frames.find(key)
 	if s == nil {

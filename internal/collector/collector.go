@@ -26,6 +26,12 @@ const (
 	DefaultDrainTimeout       = 900 * time.Millisecond
 )
 
+// The values of [Config.Other].
+const (
+	OtherDrop = "drop"
+	OtherPass = "pass"
+)
+
 // logInterval is the least time between two lines about the same trouble.
 const logInterval = time.Minute
 
@@ -33,9 +39,13 @@ const logInterval = time.Minute
 type Config struct {
 	// Listen is the UDP address, host:port. Port 0 takes a free one.
 	Listen string
-	// Format is the format of the datagrams, "json", "frame", or "auto", which
-	// tells each datagram's format from its first bytes. Empty: auto.
+	// Format is the format of the datagrams: json, ndjson, gelf, syslog, frame, or
+	// auto, which tells each datagram's format from its first bytes. Empty: auto.
 	Format string
+	// Other says what becomes of messages that are no events of Tetragon:
+	// OtherDrop counts them as undecodable, OtherPass passes them on. Empty:
+	// OtherDrop.
+	Other string
 	// NewTranscoder makes the transcoder for events that come as protobuf, one for
 	// each socket. Nil: only events as JSON can be read, others are written as
 	// they came, in base64.
@@ -87,6 +97,9 @@ func (c Config) withDefaults() (Config, error) {
 	c.Format = cmp.Or(c.Format, "auto")
 	if _, ok := formats[c.Format]; !ok {
 		return c, fmt.Errorf("collector: unknown format %q, want one of %s", c.Format, formatNames())
+	}
+	if c.Other = cmp.Or(c.Other, OtherDrop); c.Other != OtherDrop && c.Other != OtherPass {
+		return c, fmt.Errorf("collector: other messages %q, want %s or %s", c.Other, OtherDrop, OtherPass)
 	}
 	if c.Sockets < 0 || c.QueueBytes < 0 || c.ReceiveBufferBytes < 0 || c.FlushInterval < 0 || c.ExitIdle < 0 || c.DrainTimeout < 0 {
 		return c, errors.New("collector: a size, number or duration is negative")

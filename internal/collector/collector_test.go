@@ -387,7 +387,7 @@ func TestConfigRefused(t *testing.T) {
 		}
 	}
 	f(Config{Listen: "127.0.0.1:0"}, "no sink")
-	f(Config{Listen: "127.0.0.1:0", Sink: new(memory), Format: "xml"}, `"xml", want one of auto, frame, json`)
+	f(Config{Listen: "127.0.0.1:0", Sink: new(memory), Format: "xml"}, `"xml", want one of auto, frame, gelf, json, ndjson, syslog`)
 	f(Config{Listen: "127.0.0.1:0", Sink: new(memory), QueueBytes: -1}, "negative")
 	f(Config{Listen: "127.0.0.1", Sink: new(memory)}, "127.0.0.1")
 	f(Config{Listen: "127.0.0.1:http-not-a-port", Sink: new(memory)}, "http-not-a-port")

@@ -24,6 +24,7 @@ const maxHeldBytes = 8 << 20
 type intake struct {
 	c          *Collector
 	frames     *datagram.FrameReader
+	gelf       *datagram.GELFReader
 	transcoder *transcode.Transcoder
 	header     datagram.Header // of the frame at hand
 	addEvent   func(number uint64, event []byte)
@@ -35,11 +36,14 @@ type intake struct {
 	count    uint64 // datagrams
 	bytes    uint64
 	gaveUp   []incomplete
+	passed   uint64 // messages that are no events
+	givenUp  uint64 // sets of chunks, so far
 }
 
 // arrival is what one datagram brought.
 type arrival struct {
 	kind   datagram.Kind
+	other  bool           // it is none; its line is passed on
 	source netip.AddrPort // of what carries no number
 	line   []byte         // likewise: an event or an event about the agent
 
@@ -56,7 +60,7 @@ type arrival struct {
 type incomplete struct{ stream, number uint64 }
 
 func newIntake(c *Collector) *intake {
-	in := &intake{c: c}
+	in := &intake{c: c, gelf: datagram.NewGELFReader(datagram.GELFLimits{})}
 	in.frames = datagram.NewFrameReader(datagram.FrameReaderConfig{
 		Keys: c.config.Keys, Dictionaries: c.config.Dictionaries,
 		GaveUp: func(stream, number uint64) { in.gaveUp = append(in.gaveUp, incomplete{stream, number}) },
@@ -82,6 +86,7 @@ func (in *intake) take(packets []packet) (faulty *packet) {
 		}
 	}
 	in.frames.Expire(now)
+	in.gelf.Expire(now)
 	in.hand(now)
 	return faulty
 }
@@ -97,17 +102,12 @@ func (in *intake) datagram(p *packet, now time.Time) (ledger.Fault, bool) {
 		return ledger.FaultSource, false
 	case isFrame(p.Payload) && c.takes.frame:
 		return in.frame(p.Payload, now)
-	case !c.takes.json:
+	case !c.takes.text():
 		return ledger.FaultVersion, false
 	case len(c.config.Keys) > 0 && c.config.AllowSources == nil:
 		return ledger.FaultUnsealed, false
 	}
-	payload, err := datagram.UnpackJSON(p.Payload)
-	if err != nil {
-		return faultOf(err), false
-	}
-	in.arrivals = append(in.arrivals, arrival{source: p.Source, kind: payload.Kind, line: payload.JSON})
-	return 0, true
+	return in.message(p.Payload, p.Source, now)
 }
 
 // isFrame tells a frame from the formats that are text.
@@ -120,7 +120,7 @@ func (in *intake) frame(d []byte, now time.Time) (ledger.Fault, bool) {
 	if err != nil {
 		return faultOf(err), false
 	}
-	s, verdict, held := in.c.admit(h, d, now)
+	s, verdict, held := in.c.admit(h.Stream, h.Datagram, h.Sealed, d, now)
 	events := uint64(h.Count)
 	if h.Fragment.Index > 0 {
 		events = 0 // its first fragment stands for the event
@@ -135,11 +135,21 @@ func (in *intake) frame(d []byte, now time.Time) (ledger.Fault, bool) {
 	}
 	in.read(s, h, body, now)
 	if held {
-		if again := in.c.believed(s); again != nil {
-			return in.frame(again, now)
-		}
+		return in.again(s, now)
 	}
 	return 0, true
+}
+
+// again reads the datagram that was held, if it is now believed.
+func (in *intake) again(s *stream, now time.Time) (ledger.Fault, bool) {
+	switch d := in.c.believed(s); {
+	case d == nil:
+		return 0, true
+	case isFrame(d):
+		return in.frame(d, now)
+	default:
+		return in.message(d, netip.AddrPort{}, now)
+	}
 }
 
 // read takes the events out of a frame that is new.
@@ -211,8 +221,11 @@ func (in *intake) line(i int) []byte {
 // hand gives what arrived to the account and the queue.
 func (in *intake) hand(now time.Time) {
 	c := in.c
+	given := in.gelf.Stats()
 	c.mu.Lock()
 	wasEmpty := c.queue.empty()
+	c.account.Observed.ChunkSetsGivenUp += given.TooOld + given.TooMany - in.givenUp
+	c.account.PassedOn += in.passed
 	c.account.Datagrams += in.count
 	c.account.Bytes += in.bytes
 	for fault, n := range in.faults {
@@ -221,6 +234,8 @@ func (in *intake) hand(now time.Time) {
 	for i := range in.arrivals {
 		a := &in.arrivals[i]
 		switch {
+		case a.other:
+			c.queue.put(in.line(a.lines), false)
 		case a.stream == nil:
 			c.plain(a, now)
 		case a.kind == datagram.KindEvent:
@@ -239,6 +254,7 @@ func (in *intake) hand(now time.Time) {
 	if due {
 		c.wakeWriter()
 	}
+	in.givenUp, in.passed = given.TooOld+given.TooMany, 0
 	in.count, in.bytes, in.faults = 0, 0, ledger.Faults{}
 	clear(in.arrivals)
 	in.arrivals, in.text, in.ends, in.gaveUp = in.arrivals[:0], in.text[:0], in.ends[:0], in.gaveUp[:0]

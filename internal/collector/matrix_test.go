@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -121,20 +122,38 @@ func (w *truth) hold(t *testing.T, c ledger.Collector) {
 // rig is an exporter and a collector in one process.
 type rig struct {
 	t         *testing.T
+	lines     *lines
 	in        *collector.Collector
 	out       *exporter.UDPExporter
 	stop      []func()
 	collected chan error
 }
 
+// lines is a sink that keeps what it got.
+type lines struct {
+	mu   sync.Mutex
+	text []string
+}
+
+func (l *lines) Write(b *sink.Batch) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range b.Len() {
+		l.text = append(l.text, strings.TrimSuffix(string(b.Line(i)), "\n"))
+	}
+	return b.Len(), nil
+}
+
+func (l *lines) Close() error { return nil }
+
 // newRig runs a collector, and an exporter that sends to what between returns for
 // its address.
 func newRig(t *testing.T, to exporter.Destination, listen string, between func(address string) string, inNS, outNS func(func())) *rig {
 	t.Helper()
-	r := &rig{t: t, collected: make(chan error, 1)}
+	r := &rig{t: t, lines: new(lines), collected: make(chan error, 1)}
 	inNS(func() {
 		var err error
-		r.in, err = collector.New(collector.Config{Listen: listen, Sink: sink.NewLines(io.Discard), NewTranscoder: newTranscoder})
+		r.in, err = collector.New(collector.Config{Listen: listen, Sink: r.lines, NewTranscoder: newTranscoder})
 		if err != nil {
 			t.Fatal(err)
 		}

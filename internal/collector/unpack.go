@@ -16,13 +16,19 @@ import (
 // formats are the formats that a collector can be told to take, by name. "auto"
 // tells a datagram's format from its first bytes.
 var formats = map[string]takes{
-	"auto":  {json: true, frame: true},
-	"json":  {json: true},
-	"frame": {frame: true},
+	"auto":   {json: true, gelf: true, syslog: true, frame: true},
+	"json":   {json: true},
+	"ndjson": {json: true}, // one object is a line, too
+	"gelf":   {gelf: true},
+	"syslog": {syslog: true},
+	"frame":  {frame: true},
 }
 
 // takes says which formats a collector takes.
-type takes struct{ json, frame bool }
+type takes struct{ json, gelf, syslog, frame bool }
+
+// text says whether it takes any but frames.
+func (t takes) text() bool { return t.json || t.gelf || t.syslog }
 
 func formatNames() string {
 	return strings.Join(slices.Sorted(maps.Keys(formats)), ", ")
@@ -37,23 +43,23 @@ func (c *Collector) mayspeak(source netip.Addr) bool {
 	return slices.ContainsFunc(c.config.AllowSources, func(p netip.Prefix) bool { return p.Contains(source) })
 }
 
-// admit says whose frame this is, and what its number tells. One too far ahead
+// admit says whose datagram this is, and what its number tells. One too far ahead
 // is kept aside; held says that there is one to look at again.
-func (c *Collector) admit(h *datagram.Header, d []byte, now time.Time) (s *stream, verdict ledger.Verdict, held bool) {
+func (c *Collector) admit(id, number uint64, sealed bool, d []byte, now time.Time) (s *stream, verdict ledger.Verdict, held bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s = c.agents.frameStream(h.Stream, h.Sealed, now)
-	verdict = s.audit.Window.Admit(h.Datagram, h.Sealed)
+	s = c.agents.numberedStream(id, sealed, now)
+	verdict = s.audit.Window.Admit(number, sealed)
 	switch verdict {
 	case ledger.Fresh:
 		c.agents.consistent(s, now)
 	case ledger.Jump:
-		c.hold(s, h.Datagram, d)
+		c.hold(s, number, d)
 	}
 	return s, verdict, s.held != nil
 }
 
-// repeat counts the events of a frame that came before, or too late.
+// repeat counts the events of a datagram that came before, or too late.
 func (c *Collector) repeat(s *stream, v ledger.Verdict, events uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -64,7 +70,7 @@ func (c *Collector) repeat(s *stream, v ledger.Verdict, events uint64) {
 	s.audit.Duplicates += events
 }
 
-// hold keeps a frame that is too far ahead until another agrees with it. Until
+// hold keeps a datagram that is too far ahead until another agrees with it. Until
 // then, and if there is no room for it, it counts as undecodable.
 func (c *Collector) hold(s *stream, number uint64, d []byte) {
 	c.account.Undecodable[ledger.FaultJump]++
@@ -76,7 +82,7 @@ func (c *Collector) hold(s *stream, number uint64, d []byte) {
 	}
 }
 
-// believed returns the frame that was held, if it is now near enough.
+// believed returns the datagram that was held, if it is now near enough.
 func (c *Collector) believed(s *stream) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -119,6 +125,9 @@ var faults = []struct {
 	{datagram.ErrUnknownKey, ledger.FaultUnknownKey},
 	{datagram.ErrCheck, ledger.FaultCheck},
 	{datagram.ErrFragment, ledger.FaultFragment},
+	{datagram.ErrChunk, ledger.FaultFragment},
+	{datagram.ErrInflate, ledger.FaultInflate},
+	{datagram.ErrInflateBomb, ledger.FaultBomb},
 }
 
 // reasonOf returns why the events of a frame with a good header cannot be used.
