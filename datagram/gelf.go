@@ -31,6 +31,30 @@ const (
 	GELFZlib
 )
 
+// ParseGELFFields reads flat or one.
+func ParseGELFFields(text string) (GELFFields, error) {
+	switch text {
+	case "flat":
+		return GELFFlat, nil
+	case "one":
+		return GELFOne, nil
+	}
+	return 0, fmt.Errorf("datagram: GELF fields %q, want flat or one", text)
+}
+
+// ParseGELFCompression reads none, gzip or zlib.
+func ParseGELFCompression(text string) (GELFCompression, error) {
+	switch text {
+	case "none":
+		return GELFPlain, nil
+	case "gzip":
+		return GELFGzip, nil
+	case "zlib":
+		return GELFZlib, nil
+	}
+	return 0, fmt.Errorf("datagram: GELF compression %q, want none, gzip or zlib", text)
+}
+
 // GELFConfig says how [NewGELF] writes. The zero value is usable.
 type GELFConfig struct {
 	// Stream is the id of the stream: 64 random bits, for message ids begin

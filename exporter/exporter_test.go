@@ -384,19 +384,38 @@ func TestConfigFaults(t *testing.T) {
 }
 
 func TestParseDestination(t *testing.T) {
-	f := func(in, address string) {
+	f := func(in, base, want string) {
 		t.Helper()
-		d, err := ParseDestination(in, "")
-		if err != nil || d.Address != address || d.Format != "json" {
-			t.Errorf("%q: %+v, %v; want %s", in, d, err, address)
+		b := Destination{}
+		if base != "" {
+			b.Preset = base
+		}
+		d, err := ParseDestination(in, b)
+		got := fmt.Sprintf("%s %s %d", d.Format, d.Address, d.MaxDatagram)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, want) {
+			t.Errorf("%q with preset %q: got %q, want %q", in, base, got, want)
 		}
 	}
-	f("collector", "collector:7514")
-	f("collector:9000", "collector:9000")
-	f("json://10.0.0.1", "10.0.0.1:7514")
-	f("::1", "[::1]:7514")
-	f("[::1]:9000", "[::1]:9000")
-	f("json://[fd00::1]", "[fd00::1]:7514")
+	f("collector", "", "json collector:7514 65507")
+	f("collector:9000", "", "json collector:9000 65507")
+	f("json://10.0.0.1", "", "json 10.0.0.1:7514 65507")
+	f("frame://10.0.0.1", "", "frame 10.0.0.1:7514 1232")
+	f("::1", "", "json [::1]:7514 65507")
+	f("[::1]:9000", "", "json [::1]:9000 65507")
+	f("json://[fd00::1]", "", "json [fd00::1]:7514 65507")
+	f("rsyslog://log", "", "syslog log:514 8192")
+	f("log", "graylog", "gelf log:12201 8192")
+	f("log:99?max-datagram=2000&drop-oldest=true", "graylog", "gelf log:99 2000")
+	f("json://log", "graylog", "json log:12201 8192")
+	f("log?preset=fluentd", "graylog", "json log:5160 4096")
+	f("log?gelf-fields=some", "graylog", `option gelf-fields: datagram: GELF fields "some", want flat or one`)
+	f("log?colour=red", "", `unknown option "colour", want one of compression, destination-queue-bytes,`)
+	f("log?max-datagram=x", "", "option max-datagram: ")
+	f("splunk://log", "", `unknown format "splunk"`)
+	f("log", "splunk", `unknown preset "splunk", want one of filebeat,`)
 }
 
 func TestInlineAllocates(t *testing.T) {

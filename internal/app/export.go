@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
 
-	"tetracast/datagram"
 	"tetracast/exporter"
 	"tetracast/internal/source"
 	"tetracast/internal/upstream"
@@ -24,16 +22,7 @@ type ExportConfig struct {
 	Log LogConfig
 	TLS TLSConfig
 
-	Destinations     []string // [FORMAT://]HOST[:PORT]
-	Format           string   // of the destinations that name none
-	MaxDatagram      string   // bytes, auto or route
-	Frame            FrameConfig
-	UDPBufferSize    int    // bytes
-	GSO              string // auto, on or off
-	ZeroCopy         string // auto, on or off
-	RotateSourcePort time.Duration
-	MaxBytesRate     int // bytes a second; 0: no bound
-	MaxDatagramRate  int // datagrams a second; 0: no bound
+	Destination      DestinationConfig
 	QueueBytes       int
 	TranscodeCache   int           // bytes; 0: none
 	MetadataInterval time.Duration // 0: only at start and on change
@@ -56,16 +45,7 @@ type ExportConfig struct {
 
 // AddFlags declares the command's flags.
 func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
-	flags.StringArrayVar(&c.Destinations, "udp-destination", nil, "where to send, as [FORMAT://]HOST[:PORT] with port 7514 by default; can be repeated")
-	flags.StringVar(&c.Format, "format", "json", "format of the datagrams: json, or frame for our own collector")
-	c.Frame.addFlags(flags)
-	flags.StringVar(&c.MaxDatagram, "max-datagram", "auto", "the most bytes of payload in a datagram; auto: what the format allows, for frames 1232 and on loopback 65507; route: frames as long as the route takes")
-	flags.IntVar(&c.UDPBufferSize, "udp-buffer-size", exporter.DefaultUDPBufferSize, "socket send buffer to ask for (SO_SNDBUF), in bytes")
-	flags.StringVar(&c.GSO, "gso", "auto", "segmentation offload for runs of datagrams of one size: auto, on or off")
-	flags.StringVar(&c.ZeroCopy, "zerocopy", "auto", "have the kernel read large messages from our memory: auto, on or off; auto is off, for it was not measured to pay")
-	flags.DurationVar(&c.RotateSourcePort, "rotate-source-port", 0, "open a new socket so often; 0: never")
-	flags.IntVar(&c.MaxBytesRate, "max-bytes-per-second", 0, "the most bytes of payload a second to each destination; 0: no bound")
-	flags.IntVar(&c.MaxDatagramRate, "max-datagrams-per-second", 0, "the most datagrams a second to each destination; 0: no bound")
+	c.Destination.addFlags(flags)
 	flags.IntVar(&c.QueueBytes, "queue-bytes", exporter.DefaultQueueBytes, "the most bytes of events that wait; what does not fit is dropped as queue_full")
 	flags.IntVar(&c.TranscodeCache, "transcode-cache", exporter.DefaultTranscodeCacheBytes, "memory for parts of events that repeat, in bytes; 0: none")
 	flags.DurationVar(&c.MetadataInterval, "metadata-interval", exporter.DefaultMetadataInterval, "time between two agent_init, give or take a tenth; 0: only at the start and on change")
@@ -122,7 +102,7 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 	losses := upstream.New(look)
 	exporterConfig.Upstream = func() exporter.Upstream { return lostBefore(in, losses) }
 	if out, err = exporter.NewUDPExporter(exporterConfig); err != nil {
-		return Usage(err, "a destination is [FORMAT://]HOST[:PORT], such as collector.example:7514")
+		return Usage(err, formsHint)
 	}
 	defer func() { _ = out.Close() }()
 	if c.FailFast || !c.Reconnect {
@@ -233,41 +213,9 @@ func (c *ExportConfig) exporterConfig(log *slog.Logger, self *exporter.Self) (ex
 	if c.StateDir != "" {
 		config.CountersFile = filepath.Join(c.StateDir, "export.counters")
 	}
-	if len(c.Destinations) == 0 {
-		return config, Usage(errors.New("app: no --udp-destination given"), "try: tetracast export --udp-destination 127.0.0.1:7514")
-	}
-	maxDatagram := 0
-	if c.MaxDatagram != "" && c.MaxDatagram != "auto" && c.MaxDatagram != "route" {
-		var err error
-		if maxDatagram, err = strconv.Atoi(c.MaxDatagram); err != nil || maxDatagram < 1 {
-			return config, Usage(fmt.Errorf("app: --max-datagram %q, want bytes, auto or route", c.MaxDatagram), "1232 fits every path that IPv6 can take; auto is what the format allows")
-		}
-	}
-	frame, err := c.Frame.load()
-	if err != nil {
-		return config, err
-	}
-	for _, text := range c.Destinations {
-		d, err := exporter.ParseDestination(text, c.Format)
-		if err != nil {
-			return config, Usage(err, "a destination is [FORMAT://]HOST[:PORT], such as collector.example:7514")
-		}
-		if maxDatagram > 0 {
-			d.MaxDatagram = maxDatagram
-		}
-		if c.MaxDatagram == "route" {
-			d.MaxDatagram, d.RouteMTU = datagram.MaxPayload, true
-		}
-		d.Compression, d.Dictionary, d.Key, d.FrameJSON = frame.Compression, frame.Dictionary, frame.Key, frame.FrameJSON
-		if d.Format == "frame" && d.Key == nil && !isLoopback(d.Address) {
-			log.Warn("Frames are not sealed: whoever is on the way can read and forge them", "udp_destination", d.Address, "hint", "tetracast key new FILE makes a key for --key-file on both sides")
-		}
-		d.UDPBufferSize, d.GSO = c.UDPBufferSize, c.GSO
-		d.ZeroCopy, d.RotateSourcePort = c.ZeroCopy, c.RotateSourcePort
-		d.MaxBytesPerSecond, d.MaxDatagramsPerSecond = c.MaxBytesRate, c.MaxDatagramRate
-		config.Destinations = append(config.Destinations, d)
-	}
-	return config, nil
+	var err error
+	config.Destinations, err = c.Destination.destinations(log)
+	return config, err
 }
 
 func (c *ExportConfig) sourceConfig(log *slog.Logger) (source.Config, error) {

@@ -1,0 +1,60 @@
+package exporter
+
+import "tetracast/datagram"
+
+// Preset is what a receiver takes by default.
+type Preset struct {
+	Name   string
+	Format string
+	Port   int // the receiver's own default, or DefaultPort if it has none
+	// MaxDatagram is the longest datagram that the receiver reads whole, in bytes.
+	// Zero: whatever UDP carries.
+	MaxDatagram int
+	// Tested: make interop sends to this receiver.
+	Tested bool
+	// Limit says where MaxDatagram comes from.
+	Limit string
+}
+
+// presets is the one table of what receivers take; docs/collectors.md shows it.
+var presets = []Preset{
+	{"filebeat", "json", DefaultPort, 10 << 10, false, "udp input, max_message_size 10KiB: Filebeat 9.2 reference"},
+	{"fluent-bit", "json", 5170, 32000, false, "udp input, chunk_size 32 KB: Fluent Bit 4.2 manual"},
+	{"fluentd", "json", 5160, 4096, false, "in_udp, message_length_limit 4096: Fluentd 1.x manual"},
+	{"graylog", "gelf", 12201, 8192, false, "GELF via UDP, 8192 bytes a chunk and 128 chunks: Graylog 6 manual"},
+	{"logstash", "json", DefaultPort, datagram.MaxPayload, false, "udp input plugin 3.3.3, buffer_size 65536: its reference"},
+	{"otel", "json", DefaultPort, 0, false, ""},
+	{"rsyslog", "syslog", 514, 8192, true, "maxMessageSize 8k: rsyslog 8.2302.0"},
+	{"splunk-sc4s", "syslog", 514, datagram.MaxPayload, false, "syslog-ng inside, log-msg-size 65536: Splunk Connect for Syslog 3"},
+	{"syslog-ng", "syslog", 514, datagram.MaxPayload, true, "log-msg-size 65536: syslog-ng 3.38.1"},
+	{"telegraf", "json", 8094, 0, true, ""},
+	{"tetracast", "frame", DefaultPort, 0, true, "frames fit themselves to the path"},
+	{"vector", "json", DefaultPort, datagram.MaxPayload, false, "socket source, max_length 102400: Vector 0.4x reference"},
+}
+
+// Presets returns the table, sorted by name.
+func Presets() []Preset { return append([]Preset(nil), presets...) }
+
+// PresetNames returns the names, sorted.
+func PresetNames() (names []string) {
+	for _, p := range presets {
+		names = append(names, p.Name)
+	}
+	return names
+}
+
+// LookupPreset returns the preset of that name.
+func LookupPreset(name string) (Preset, bool) {
+	for _, p := range presets {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return Preset{}, false
+}
+
+// fill sets what the destination leaves open.
+func (p *Preset) fill(d *Destination) {
+	setDefault(&d.Format, p.Format)
+	setDefault(&d.MaxDatagram, p.MaxDatagram)
+}
