@@ -1,5 +1,5 @@
 # What a developer types. .ci/run is what has to pass.
-.PHONY: check test race bench bench-gate fuzz soak update
+.PHONY: check test race bench bench-gate fuzz soak interop update
 
 check: ## everything that CI runs
 	.ci/run
@@ -35,6 +35,11 @@ soak: ## the long runs: ten minutes with faults coming and going, millions of da
 	TETRACAST_FLOOD=1000000 go test ./internal/collector -run Flood -v -timeout 15m
 	go run ./cmd/tetracast bench udp --rounds 1 --datagrams 10000000
 	go run ./cmd/tetracast bench collect --rounds 1 --events 10000000
+
+PEERS ?= $(HOME)/.cache/tetracast-peers
+interop: ## with collectors of other projects, which it installs below PEERS
+	test/interop/peers.sh $(PEERS)
+	cd test/interop && TETRACAST_PEERS=$(PEERS) TETRACAST_REQUIRE_PEERS="rsyslog syslog-ng telegraf graygelf otel" go test -v ./...
 
 update: ## write the golden files anew
 	go test ./cmd/tetracast ./internal/sink/compact -update

@@ -94,9 +94,9 @@ type GELF struct {
 	plain   []byte // a message before it is compressed
 	squeeze compressor
 	out     sliceWriter // of squeeze
-	// message is the id of the last chunked message. It begins at the stream's
-	// random bits and counts up, so ids of one stream repeat after 2^64 messages.
-	// Two streams' ids are equal only where their counters meet: among M chunked
+	// message counts chunked messages, from the stream's random bits on. Its ids
+	// are that number mixed, so ids of one stream repeat after 2^64 messages. Two
+	// streams' ids are equal only where their counters meet: among M chunked
 	// messages in flight at one receiver that is M²/2^65 on average, 7e-11 with
 	// 50,000 in the five seconds for which receivers keep a set of chunks.
 	message uint64
@@ -195,11 +195,13 @@ func (p *GELF) cut(b *Batch, message []byte, events int) error {
 	}
 	message = b.keep(message)
 	p.message++
+	// Mixed, for there are receivers that look at the first bytes of an id only.
+	id := p.message * 0x9e3779b97f4a7c15
 	for i := range count {
 		part := message[i*most : min((i+1)*most, len(message))]
 		chunk := b.room(gelfChunkHeader + len(part))
 		chunk = binary.BigEndian.AppendUint16(chunk, gelfChunkMagic)
-		chunk = binary.BigEndian.AppendUint64(chunk, p.message)
+		chunk = binary.BigEndian.AppendUint64(chunk, id)
 		chunk = append(chunk, byte(i), byte(count))
 		chunk = b.keep(append(chunk, part...))
 		if i < count-1 {

@@ -1,6 +1,7 @@
 package datagram
 
 import (
+	"bytes"
 	"strconv"
 	"time"
 
@@ -152,9 +153,33 @@ func (p *Syslog) Pack(b *Batch, event *Event) error {
 	if len(dst)+len(line) > p.maxDatagram {
 		return ErrOversize
 	}
+	if bytes.IndexByte(line, del) >= 0 {
+		if dst = appendWithoutDEL(dst, line); len(dst) > p.maxDatagram {
+			return ErrOversize
+		}
+	} else {
+		dst = append(dst, line...)
+	}
 	p.sequence = nextSequence(p.sequence)
-	b.Add(b.keep(append(dst, line...)), 1)
+	b.Add(b.keep(dst), 1)
 	return nil
+}
+
+// del is the one control character that JSON does not escape. RFC 5424, section
+// 6.4 wants none in MSG, and rsyslog writes #177 in its place.
+const del = 0x7f
+
+// appendWithoutDEL appends JSON with that character escaped.
+func appendWithoutDEL(dst, line []byte) []byte {
+	for {
+		i := bytes.IndexByte(line, del)
+		if i < 0 {
+			return append(dst, line...)
+		}
+		dst = append(dst, line[:i]...)
+		dst = append(dst, `\u007f`...)
+		line = line[i+1:]
+	}
 }
 
 // nextSequence returns the sequenceId after n.
@@ -164,7 +189,9 @@ func nextSequence(n uint32) uint32 { return n%maxSequence + 1 }
 func (p *Syslog) MaxLine(event *Event) int {
 	s := p.summaryOf(event)
 	var header [maxHeader]byte
-	return max(0, p.maxDatagram-len(p.appendHeader(header[:0], s, s.Kind.String(), event.Number))+1) // the newline is not sent
+	escapes := len(`\u007f`) - 1
+	return max(0, p.maxDatagram-len(p.appendHeader(header[:0], s, s.Kind.String(), event.Number))-
+		escapes*bytes.Count(event.Line, []byte{del})+1) // the newline is not sent
 }
 
 // Flush does nothing: no event waits for another.

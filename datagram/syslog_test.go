@@ -36,7 +36,7 @@ func TestSyslog(t *testing.T) {
 		for i, e := range events {
 			payload, err := datagram.UnpackSyslog(datagrams[i])
 			mark := payload.Mark
-			if err != nil || string(payload.JSON) != line(e) || payload.Kind != datagram.KindEvent {
+			if err != nil || strings.ReplaceAll(string(payload.JSON), `\u007f`, "\x7f") != line(e) || payload.Kind != datagram.KindEvent {
 				t.Fatalf("event %d: %v, got\n%s\nwant\n%s", i, err, payload.JSON, e.Line)
 			}
 			if want := (datagram.Mark{Stream: c.Stream, Number: e.Number, Dropped: 5}); mark != want {
@@ -235,4 +235,25 @@ func FuzzUnpackSyslog(f *testing.F) {
 			t.Fatalf("%q: %q, %+v became %q, %+v, %v", in, p.JSON, mark, q.JSON, q.Mark, err)
 		}
 	})
+}
+
+// TestSyslogDEL: the control character that JSON may hold is escaped, also where
+// that makes the message too long.
+func TestSyslogDEL(t *testing.T) {
+	c := syslogConfig
+	line := `{"process_exec":{"process":{"arguments":"a` + "\x7f\x7f" + `b"}}}`
+	d := pack(t, datagram.NewSyslog(c), "", []datagram.Event{{Number: 1, Line: []byte(line + "\n")}})[0]
+	if !bytes.HasSuffix(d, []byte(`"a\u007f\u007fb"}}}`)) {
+		t.Errorf("got %q", d)
+	}
+	for c.MaxDatagram = len(d) - 2; c.MaxDatagram <= len(d)+1; c.MaxDatagram++ {
+		p, event := datagram.NewSyslog(c), datagram.Event{Number: 1, Line: []byte(line + "\n")}
+		fits := c.MaxDatagram >= len(d)
+		if most := p.MaxLine(&event); (len(event.Line) <= most) != fits {
+			t.Errorf("limit %d: MaxLine %d of a line of %d", c.MaxDatagram, most, len(event.Line))
+		}
+		if err := p.Pack(new(datagram.Batch), &event); (err == nil) != fits {
+			t.Errorf("limit %d: %v", c.MaxDatagram, err)
+		}
+	}
 }

@@ -406,7 +406,7 @@ func TestParseDestination(t *testing.T) {
 	f("::1", "", "json [::1]:7514 65507")
 	f("[::1]:9000", "", "json [::1]:9000 65507")
 	f("json://[fd00::1]", "", "json [fd00::1]:7514 65507")
-	f("rsyslog://log", "", "syslog log:514 8192")
+	f("rsyslog://log", "", "syslog log:514 8096")
 	f("log", "graylog", "gelf log:12201 8192")
 	f("log:99?max-datagram=2000&drop-oldest=true", "graylog", "gelf log:99 2000")
 	f("json://log", "graylog", "json log:12201 8192")

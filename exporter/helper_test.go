@@ -172,3 +172,8 @@ type discard struct{}
 
 func (discard) Send(datagrams [][]byte) (int, error) { return len(datagrams), nil }
 func (discard) Close() error                         { return nil }
+
+// literalPort is an address on loopback.
+func literalPort(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
+}

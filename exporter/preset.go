@@ -24,7 +24,7 @@ var presets = []Preset{
 	{"graylog", "gelf", 12201, 8192, false, "GELF via UDP, 8192 bytes a chunk and 128 chunks: Graylog 6 manual"},
 	{"logstash", "json", DefaultPort, datagram.MaxPayload, false, "udp input plugin 3.3.3, buffer_size 65536: its reference"},
 	{"otel", "json", DefaultPort, 0, false, ""},
-	{"rsyslog", "syslog", 514, 8192, true, "maxMessageSize 8k: rsyslog 8.2302.0"},
+	{"rsyslog", "syslog", 514, 8096, true, "glbl.c, iMaxLine 8096, which the manual rounds to 8k: rsyslog 8.2302.0"},
 	{"splunk-sc4s", "syslog", 514, datagram.MaxPayload, false, "syslog-ng inside, log-msg-size 65536: Splunk Connect for Syslog 3"},
 	{"syslog-ng", "syslog", 514, datagram.MaxPayload, true, "log-msg-size 65536: syslog-ng 3.38.1"},
 	{"telegraf", "json", 8094, 0, true, ""},
