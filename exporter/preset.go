@@ -21,15 +21,15 @@ var presets = []Preset{
 	{"filebeat", "json", DefaultPort, 10 << 10, false, "udp input, max_message_size 10KiB: Filebeat 9.2 reference"},
 	{"fluent-bit", "json", 5170, 32000, false, "udp input, chunk_size 32 KB: Fluent Bit 4.2 manual"},
 	{"fluentd", "json", 5160, 4096, false, "in_udp, message_length_limit 4096: Fluentd 1.x manual"},
-	{"graylog", "gelf", 12201, 8192, false, "GELF via UDP, 8192 bytes a chunk and 128 chunks: Graylog 6 manual"},
+	{"graylog", "gelf", 12201, 8192, false, "GELF via UDP, 8192 bytes a chunk: Graylog manual, 2026"},
 	{"logstash", "json", DefaultPort, datagram.MaxPayload, false, "udp input plugin 3.3.3, buffer_size 65536: its reference"},
-	{"otel", "json", DefaultPort, 0, false, ""},
+	{"otel", "json", DefaultPort, datagram.MaxPayload, true, "udplog receiver, its buffer of 64 KiB: OpenTelemetry Collector 0.130.0"},
 	{"rsyslog", "syslog", 514, 8096, true, "glbl.c, iMaxLine 8096, which the manual rounds to 8k: rsyslog 8.2302.0"},
-	{"splunk-sc4s", "syslog", 514, datagram.MaxPayload, false, "syslog-ng inside, log-msg-size 65536: Splunk Connect for Syslog 3"},
+	{"splunk-sc4s", "syslog", 514, datagram.MaxPayload, false, "syslog-ng inside, log-msg-size 65536: as syslog-ng"},
 	{"syslog-ng", "syslog", 514, datagram.MaxPayload, true, "log-msg-size 65536: syslog-ng 3.38.1"},
-	{"telegraf", "json", 8094, 0, true, ""},
+	{"telegraf", "json", 8094, datagram.MaxPayload, true, "socket_listener, its buffer of 64 KiB: Telegraf 1.37.2"},
 	{"tetracast", "frame", DefaultPort, 0, true, "frames fit themselves to the path"},
-	{"vector", "json", DefaultPort, datagram.MaxPayload, false, "socket source, max_length 102400: Vector 0.4x reference"},
+	{"vector", "json", DefaultPort, datagram.MaxPayload, false, "socket source, max_length 102400: its reference, 2026"},
 }
 
 // Presets returns the table, sorted by name.

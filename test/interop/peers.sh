@@ -7,9 +7,9 @@ shift
 [ $# -gt 0 ] || set -- rsyslog syslog-ng telegraf graygelf otel
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
+cd "$(dirname "$0")"
 
 telegraf=v1.37.2
-otel=v0.130.0 # all that it needs is in otelcol/go.mod
 
 # debian unpacks packages of Debian. They are not installed: rsyslog and syslog-ng
 # refuse to be on one system.
@@ -43,13 +43,7 @@ for peer in "$@"; do
         npm install --silent --ignore-scripts --prefix "$folder/graygelf" graygelf@2.0.0
       ;;
     otel)
-      [ -x "$folder/otel/otel" ] || (
-        mkdir -p "$folder/otel" && cp "$(dirname "$0")/otelcol.go.txt" "$folder/otel/main.go" && cd "$folder/otel"
-        printf 'module otel\n' >go.mod
-        contrib=github.com/open-telemetry/opentelemetry-collector-contrib
-        go get "$contrib/receiver/udplogreceiver@$otel" "$contrib/receiver/syslogreceiver@$otel" "$contrib/exporter/fileexporter@$otel" "go.opentelemetry.io/collector/otelcol@$otel"
-        go build -o otel .
-      )
+      [ -x "$folder/otel/otel" ] || (mkdir -p "$folder/otel" && cd otelcol && go build -o "$folder/otel/otel" .)
       ;;
     *)
       echo "peers.sh: unknown peer $peer" >&2
