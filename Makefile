@@ -15,6 +15,7 @@ bench: ## each room beside its rivals and its floor
 	go test -run xxx -bench Export -benchtime 5x ./cmd/tetracast
 	go run ./cmd/tetracast bench transcode
 	go run ./cmd/tetracast bench udp
+	go run ./cmd/tetracast bench formats
 	go run ./cmd/tetracast bench frame
 	go run ./cmd/tetracast bench collect
 

@@ -119,9 +119,12 @@ func digits(n uint64) int {
 // markOf reads the member of an event or record, which is its last.
 func markOf(object []byte) (m Mark) {
 	const end = "}}"
+	if !bytes.HasSuffix(object, []byte(end)) {
+		return Mark{} // as nearly all that have none
+	}
 	tail := object[max(0, len(object)-maxMember):]
 	at := bytes.LastIndex(tail, []byte(memberName))
-	if at < 0 || !bytes.HasSuffix(tail, []byte(end)) {
+	if at < 0 {
 		return Mark{}
 	}
 	inside, ok := bytes.CutPrefix(tail[at+len(memberName):len(tail)-len(end)], []byte(memberStream))

@@ -13,7 +13,7 @@ func newBench() *cobra.Command {
 		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	bench.AddCommand(newBenchCollect(), newBenchFrame(), newBenchTranscode(), newBenchUDP())
+	bench.AddCommand(newBenchCollect(), newBenchFormats(), newBenchFrame(), newBenchTranscode(), newBenchUDP())
 	return bench
 }
 
@@ -67,6 +67,20 @@ func newBenchTranscode() *cobra.Command {
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return app.BenchTranscode(cmd.Context(), config, streams())
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	return cmd
+}
+
+func newBenchFormats() *cobra.Command {
+	var config app.BenchFormatsConfig
+	cmd := &cobra.Command{
+		Use:   "formats",
+		Short: "Each format beside the transcoding, and our collector beside others",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.BenchFormats(cmd.Context(), config, streams())
 		},
 	}
 	config.AddFlags(cmd.Flags())

@@ -83,3 +83,29 @@ func BenchTranscode(ctx context.Context, c BenchTranscodeConfig, streams Streams
 	}
 	return explainRecording(err)
 }
+
+// BenchFormatsConfig is the configuration of the bench formats command.
+type BenchFormatsConfig struct {
+	bench.FormatsOptions
+}
+
+// AddFlags declares the command's flags.
+func (c *BenchFormatsConfig) AddFlags(flags *pflag.FlagSet) {
+	flags.IntVar(&c.Rounds, "rounds", 9, "interleaved rounds of every row; of collectors at most 3")
+	flags.StringVar(&c.Peers, "peers", "", "folder of other collectors to compare with, as test/interop/peers.sh makes it")
+	flags.IntVar(&c.Events, "events", 40_000, "events that each collector receives in a round")
+	flags.IntVar(&c.Rate, "rate", 10_000, "events a second to them")
+	flags.BoolVar(&c.JSON, "json", false, "write the tables as JSON")
+}
+
+// BenchFormats measures the formats.
+func BenchFormats(ctx context.Context, c BenchFormatsConfig, streams Streams) error {
+	if c.Rounds < 1 || c.Events < 1 || c.Rate < 1 {
+		return Usage(fmt.Errorf("app: %d rounds, %d events at %d a second: want positive numbers", c.Rounds, c.Events, c.Rate), "the defaults are in --help")
+	}
+	err := bench.Formats(ctx, streams.Out, c.FormatsOptions)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
