@@ -153,6 +153,14 @@ func (e *UDPExporter) SendBatch(batch [][]byte) error {
 	return nil
 }
 
+// QueuedBytes returns how many bytes of events wait, of Config.QueueBytes. A source
+// that can wait, such as a file, does so while there are many.
+func (e *UDPExporter) QueuedBytes() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.queue.bytes
+}
+
 // take lets up to maxTake events in.
 func (e *UDPExporter) take(events [][]byte, f form) error {
 	own := e.own(events, f)

@@ -58,11 +58,17 @@ type process struct {
 // run starts tetracast with the arguments; the test's end kills it.
 func run(t testing.TB, args ...string) *process {
 	t.Helper()
+	return runWith(t, nil, args...)
+}
+
+// runWith gives it a standard input.
+func runWith(t testing.TB, input io.Reader, args ...string) *process {
+	t.Helper()
 	p := &process{t: t, name: args[0], exited: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0], args...)
 	// The race detector would keep every process for a second at its end.
 	p.cmd.Env = append(os.Environ(), asMain+"=1", "NODE_NAME=test-node", "GORACE=atexit_sleep_ms=0")
-	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.log
+	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = input, &p.out, &p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

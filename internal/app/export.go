@@ -31,6 +31,8 @@ type ExportConfig struct {
 	StateDir         string // empty: none
 	AccountFile      string
 
+	Source            string // grpc, file:PATH, or - for standard input
+	Selection         source.Selection
 	MetricsAddress    string // of Tetragon; auto or empty for none
 	ServerAddress     string
 	MaxReceiveBytes   int
@@ -54,6 +56,15 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.StateDir, "state-dir", "", "folder for the counters that outlive a kill, so that the next process can tell the receivers; empty: none")
 	flags.StringVar(&c.AccountFile, "account", "", "write the account as JSON to this file at the end and on SIGUSR1")
 
+	flags.StringVar(&c.Source, "source", "grpc", "where events come from: grpc; file:PATH, the JSON file that Tetragon exports, followed through its rotations; or -, JSON lines on standard input")
+	flags.StringSliceVarP(&c.Selection.Namespaces, "namespace", "n", nil, "only events of these Kubernetes namespaces; this and the following flags are those of tetra getevents")
+	flags.StringSliceVar(&c.Selection.NamespaceRegex, "namespace-regex", nil, "only events of namespaces that match")
+	flags.StringSliceVar(&c.Selection.Pods, "pod", nil, "only events of pods whose name matches this regular expression")
+	flags.StringSliceVar(&c.Selection.Processes, "process", nil, "only events of processes whose binary matches this regular expression")
+	flags.StringSliceVarP(&c.Selection.EventTypes, "event-types", "e", nil, "only events of these types, such as PROCESS_EXEC")
+	flags.StringSliceVar(&c.Selection.PolicyNames, "policy-names", nil, "only events of these tracing policies")
+	flags.StringSliceVar(&c.Selection.CELExpressions, "cel-expression", nil, "only events that satisfy this CEL expression")
+	flags.BoolVar(&c.Selection.Host, "host", false, "only events of the host, or with --namespace those too")
 	flags.StringVar(&c.MetricsAddress, "tetragon-metrics-address", "auto", "where Tetragon serves its metrics, from which its own losses are read, host:port or URL; auto: as its info file says; empty: do not read them")
 	flags.StringVar(&c.ServerAddress, "server-address", "", "Tetragon's gRPC address, unix:///path or host:port; empty: it is looked for")
 	flags.IntVar(&c.MaxReceiveBytes, "max-recv-size", source.MaxMessageBytes, "largest message to take from Tetragon, in bytes")
@@ -83,24 +94,17 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 	if err != nil {
 		return err
 	}
-	sourceConfig, err := c.sourceConfig(log)
+	var out *exporter.UDPExporter
+	in, err := c.open(log, &out)
 	if err != nil {
 		return err
-	}
-	var out *exporter.UDPExporter
-	sourceConfig.Connected = func(t source.Tetragon) {
-		out.SetTetragon(exporter.Tetragon{Version: t.Version, BuildCommit: t.BuildCommit, BuildDate: t.BuildDate, ClusterName: t.Config["cluster-name"]})
-	}
-	in, err := source.New(sourceConfig)
-	if err != nil {
-		return Usage(err, "--server-address is unix:///path or host:port")
 	}
 	look := upstream.Config{Find: c.findMetrics(), Logger: log}
 	if c.StatsInterval > 0 && c.StatsInterval < upstream.DefaultInterval {
 		look.Interval = c.StatsInterval // so that each agent_stats has something new
 	}
 	losses := upstream.New(look)
-	exporterConfig.Upstream = func() exporter.Upstream { return lostBefore(in, losses) }
+	exporterConfig.Upstream = func() exporter.Upstream { return in.lost(losses) }
 	if out, err = exporter.NewUDPExporter(exporterConfig); err != nil {
 		return Usage(err, formsHint)
 	}
@@ -110,26 +114,24 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 			return Failed(err, "without --fail-fast and --reconnect=false the name is tried until it resolves")
 		}
 	}
-	account := func() ledger.Exporter { return exportAccount(out, lostBefore(in, losses)) }
-	err = pump(ctx, in, out, func(ctx context.Context) {
+	account := func() ledger.Exporter { return exportAccount(out, in.lost(losses)) }
+	err = pump(ctx, in, in.give(out), out, func(ctx context.Context) {
 		var beside sync.WaitGroup
 		beside.Go(func() { _ = losses.Run(ctx) }) // until ctx ends
 		accountOnSignal(ctx, c.AccountFile, account, log)
 		beside.Wait()
 	})
-	return errors.Join(finishExport(account(), c.AccountFile, streams), explainSource(err))
+	return errors.Join(finishExport(account(), c.AccountFile, streams), explainSource(err), in.save())
 }
 
 // pump runs source and exporter, and stops them in the order of the data: the
 // source, then the exporter when it has sent what it holds.
-func pump(ctx context.Context, in source.Source, out *exporter.UDPExporter, beside func(context.Context)) error {
+func pump(ctx context.Context, in source.Source, give source.Take, out *exporter.UDPExporter, beside func(context.Context)) error {
 	exporting, stopExporting := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	running.Go(func() { _ = out.Run(exporting) }) // nil: it runs once
 	running.Go(func() { beside(exporting) })
-	err := in.Run(ctx, func(batch [][]byte) {
-		_ = out.SendBatch(batch) // its only error, ErrClosed, is in the account
-	})
+	err := in.Run(ctx, give)
 	stopExporting()
 	running.Wait()
 	if errors.Is(err, context.Canceled) {
@@ -148,17 +150,6 @@ func exportAccount(out *exporter.UDPExporter, before exporter.Upstream) ledger.E
 	}
 	_ = account.Close() // the verdict is in the account
 	return account
-}
-
-// lostBefore is what the source and Tetragon's metrics tell of losses before the
-// exporter; losses may be nil.
-func lostBefore(in *source.Subscription, losses *upstream.Reader) exporter.Upstream {
-	stats := in.Stats()
-	before := exporter.Upstream{Breaks: stats.Breaks, BlindTime: stats.BlindTime}
-	if losses != nil {
-		before.Losses = losses.Losses()
-	}
-	return before
 }
 
 // findMetrics says where Tetragon's metrics are; nil: they are not wanted.
@@ -235,6 +226,17 @@ func (c *ExportConfig) sourceConfig(log *slog.Logger) (source.Config, error) {
 	var err error
 	if config.Filters, err = source.ParseFilters(c.AllowList, c.DenyList, c.FieldFilters); err != nil {
 		return config, Usage(err, `a filter is a JSON object, such as {"event_set":["PROCESS_EXEC"]}`)
+	}
+	selected, err := c.Selection.Filter()
+	if err != nil {
+		return config, Usage(err, "the types are those of Tetragon's API, EventType")
+	}
+	if selected != nil && c.AllowList != "" {
+		return config, Usage(errors.New("app: --allow-list and flags such as --namespace or --process both say which events to ask for"),
+			"an event passes an allow list if any of its filters lets it through: put all of it into --allow-list")
+	}
+	if selected != nil {
+		config.Filters.Allow = append(config.Filters.Allow, selected)
 	}
 	if config.TLS, err = c.TLS.load(); err != nil {
 		return config, Usage(err, "the --tls flags have the meaning of tetra's; without any of them the connection is plain text")

@@ -27,9 +27,14 @@ func (c *TLSConfig) addFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&c.SkipVerify, "tls-skip-verify", false, "use TLS, but take any certificate: anybody can pose as Tetragon")
 }
 
+// wanted says whether any flag asks for TLS.
+func (c *TLSConfig) wanted() bool {
+	return len(c.CAFiles) > 0 || c.CertFile != "" || c.KeyFile != "" || c.ServerName != "" || c.SkipVerify
+}
+
 // load reads the files. It returns nil if no flag asks for TLS.
 func (c *TLSConfig) load() (*tls.Config, error) {
-	if len(c.CAFiles) == 0 && c.CertFile == "" && c.KeyFile == "" && c.ServerName == "" && !c.SkipVerify {
+	if !c.wanted() {
 		return nil, nil
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName, InsecureSkipVerify: c.SkipVerify}

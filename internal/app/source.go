@@ -1,0 +1,157 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"tetracast/exporter"
+	"tetracast/internal/source"
+	"tetracast/internal/upstream"
+)
+
+// input is where events come from, and what is particular about it.
+type input struct {
+	source.Source
+	// give hands a batch to the exporter.
+	give func(*exporter.UDPExporter) source.Take
+	// lost tells what was lost before the exporter; the reader may be nil.
+	lost func(*upstream.Reader) exporter.Upstream
+	// save notes an orderly end.
+	save func() error
+}
+
+// open makes the source that --source names. *out is set before it runs.
+func (c *ExportConfig) open(log *slog.Logger, out **exporter.UDPExporter) (*input, error) {
+	path, isFile := strings.CutPrefix(c.Source, "file:")
+	switch {
+	case c.Source == "" || c.Source == "grpc":
+		return c.openSubscription(log, out)
+	case c.Source == "-", isFile && path != "":
+	default:
+		return nil, Usage(fmt.Errorf("app: --source %q, want grpc, file:PATH or -", c.Source), "grpc is the default; file: names the file of Tetragon's --export-filename")
+	}
+	if err := c.refuseServerFlags(); err != nil {
+		return nil, err
+	}
+	if !isFile {
+		lines := source.NewLines(os.Stdin)
+		give := giveLines
+		if info, err := os.Stdin.Stat(); err == nil && info.Mode().IsRegular() {
+			give = c.giveLinesSlowly // a file can wait; who writes into a pipe shall not
+		}
+		return &input{Source: lines, give: give, save: func() error { return nil },
+			lost: func(losses *upstream.Reader) exporter.Upstream {
+				return exporter.Upstream{Losses: lineLosses(losses, lines.Stats(), 0)}
+			}}, nil
+	}
+	config := source.TailConfig{Path: path, Logger: log, Settled: func() bool {
+		for _, s := range (*out).Account().Streams {
+			if s.Queued > 0 {
+				return false
+			}
+		}
+		return true
+	}}
+	if c.StateDir != "" {
+		config.Checkpoint = filepath.Join(c.StateDir, "export.position")
+	} else {
+		log.Warn("Without --state-dir the file is read from its beginning after each start, and events come twice", "path", path)
+	}
+	tail, err := source.NewTail(config)
+	if err != nil {
+		return nil, Failed(err, "--state-dir names a folder that can be read and written")
+	}
+	return &input{Source: tail, give: c.giveLinesSlowly, save: tail.Save,
+		lost: func(losses *upstream.Reader) exporter.Upstream {
+			stats := tail.Stats()
+			return exporter.Upstream{Breaks: stats.Truncations + stats.Missing, Losses: lineLosses(losses, stats.LineStats, stats.RateLimited)}
+		}}, nil
+}
+
+// Stages at which events of a file or of standard input are lost before us.
+const (
+	stageRateLimit = "export_rate_limit" // Tetragon left them out of the file, and said so
+	stageTooLong   = "line_too_long"     // lines
+)
+
+// lineLosses joins them with what Tetragon's metrics tell.
+func lineLosses(losses *upstream.Reader, stats source.LineStats, rateLimited uint64) map[string]*uint64 {
+	all := losses.Losses()
+	all[stageRateLimit], all[stageTooLong] = &rateLimited, &stats.TooLong
+	return all
+}
+
+func giveLines(out *exporter.UDPExporter) source.Take {
+	return func(batch [][]byte) {
+		for _, line := range batch {
+			_ = out.SendJSON(line) // its only error, ErrClosed, is in the account
+		}
+	}
+}
+
+// fileWait is how long a file waits for the queue to become shorter.
+const fileWait = 2 * time.Millisecond
+
+// giveLinesSlowly waits while the queue is half full, so that nothing of a file is
+// lost for its own speed.
+func (c *ExportConfig) giveLinesSlowly(out *exporter.UDPExporter) source.Take {
+	return func(batch [][]byte) {
+		for _, line := range batch {
+			for out.QueuedBytes() > c.QueueBytes/2 {
+				time.Sleep(fileWait)
+			}
+			_ = out.SendJSON(line) // its only error, ErrClosed, is in the account
+		}
+	}
+}
+
+// refuseServerFlags refuses what only a server could do.
+func (c *ExportConfig) refuseServerFlags() error {
+	selected, err := c.Selection.Filter()
+	switch {
+	case err != nil || selected != nil || c.AllowList+c.DenyList+c.FieldFilters != "":
+		return Usage(errors.New("app: filters are Tetragon's work, and --source "+c.Source+" asks no Tetragon"), "filter where the lines are made: tetra getevents and Tetragon's --export-allowlist have filters")
+	case c.ServerAddress != "" || c.TLS.wanted():
+		return Usage(errors.New("app: --server-address and --tls flags with --source "+c.Source), "events come from the server or from lines, not from both")
+	}
+	return nil
+}
+
+// openSubscription makes the source that asks Tetragon.
+func (c *ExportConfig) openSubscription(log *slog.Logger, out **exporter.UDPExporter) (*input, error) {
+	config, err := c.sourceConfig(log)
+	if err != nil {
+		return nil, err
+	}
+	config.Connected = func(t source.Tetragon) {
+		(*out).SetTetragon(exporter.Tetragon{Version: t.Version, BuildCommit: t.BuildCommit, BuildDate: t.BuildDate, ClusterName: t.Config["cluster-name"]})
+	}
+	in, err := source.New(config)
+	if err != nil {
+		return nil, Usage(err, "--server-address is unix:///path or host:port")
+	}
+	return &input{Source: in, give: giveEvents, save: func() error { return nil },
+		lost: func(losses *upstream.Reader) exporter.Upstream { return lostBefore(in, losses) }}, nil
+}
+
+func giveEvents(out *exporter.UDPExporter) source.Take {
+	return func(batch [][]byte) {
+		_ = out.SendBatch(batch) // its only error, ErrClosed, is in the account
+	}
+}
+
+// lostBefore is what the source and Tetragon's metrics tell of losses before the
+// exporter; losses may be nil.
+func lostBefore(in *source.Subscription, losses *upstream.Reader) exporter.Upstream {
+	stats := in.Stats()
+	before := exporter.Upstream{Breaks: stats.Breaks, BlindTime: stats.BlindTime}
+	if losses != nil {
+		before.Losses = losses.Losses()
+	}
+	return before
+}
