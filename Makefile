@@ -40,7 +40,7 @@ soak: ## the long runs: ten minutes with faults coming and going, millions of da
 PEERS ?= $(HOME)/.cache/tetracast-peers
 interop: ## with collectors of other projects, which it installs below PEERS
 	test/interop/peers.sh $(PEERS)
-	cd test/interop && TETRACAST_PEERS=$(PEERS) TETRACAST_REQUIRE_PEERS="rsyslog syslog-ng telegraf graygelf otel" go test -v ./...
+	cd test/interop && TETRACAST_PEERS=$(PEERS) TETRACAST_REQUIRE_PEERS="rsyslog syslog-ng telegraf telegraf-syslog graygelf otel otel-syslog" go test -v ./...
 
 update: ## write the golden files anew
 	go test ./cmd/tetracast ./internal/sink/compact -update

@@ -145,7 +145,11 @@ func body(t *testing.T, lines []string) (bodies []string) {
 			ResourceLogs []struct {
 				ScopeLogs []struct {
 					LogRecords []struct {
-						Body struct{ StringValue string }
+						Body       struct{ StringValue string }
+						Attributes []struct {
+							Key   string
+							Value struct{ StringValue string }
+						}
 					}
 				}
 			}
@@ -156,7 +160,13 @@ func body(t *testing.T, lines []string) (bodies []string) {
 		for _, r := range batch.ResourceLogs {
 			for _, s := range r.ScopeLogs {
 				for _, l := range s.LogRecords {
-					bodies = append(bodies, strings.TrimSpace(l.Body.StringValue))
+					text := l.Body.StringValue
+					for _, a := range l.Attributes {
+						if a.Key == "message" { // of the syslog receiver
+							text = a.Value.StringValue
+						}
+					}
+					bodies = append(bodies, strings.TrimSpace(text))
 				}
 			}
 		}
@@ -170,16 +180,19 @@ var lists = map[string]func(t *testing.T, lines []string) []string{
 	"syslog-ng": func(_ *testing.T, lines []string) []string { return lines },
 	"telegraf":  value,
 	"otel":      body,
+
+	"telegraf-syslog": value,
+	"otel-syslog":     body,
 }
 
 // TestSample: each peer receives the whole sample with nothing but its preset, and
 // the giants in it shortened to what it reads.
 func TestSample(t *testing.T) {
 	wires, want := sample(t)
-	for _, name := range []string{"rsyslog", "syslog-ng", "telegraf", "otel"} {
+	for _, name := range []string{"rsyslog", "syslog-ng", "telegraf", "telegraf-syslog", "otel", "otel-syslog"} {
 		t.Run(name, func(t *testing.T) {
 			r := start(t, name)
-			shortened := send(t, fmt.Sprintf("%s://127.0.0.1:%d", name, r.port), func(e *exporter.UDPExporter) {
+			shortened := send(t, fmt.Sprintf("%s://127.0.0.1:%d", schemeOf(name), r.port), func(e *exporter.UDPExporter) {
 				for _, wire := range wires {
 					_ = e.SendWire(wire)
 				}
@@ -205,10 +218,10 @@ func (r *running) events(name string, want int) []string {
 // TestLimits: around the length that a preset names no event is cut by the
 // receiver: it comes whole, or in the form that fits.
 func TestLimits(t *testing.T) {
-	for _, name := range []string{"rsyslog", "syslog-ng", "telegraf", "otel"} {
+	for _, name := range []string{"rsyslog", "syslog-ng", "telegraf", "telegraf-syslog", "otel", "otel-syslog"} {
 		t.Run(name, func(t *testing.T) {
 			r := start(t, name)
-			to := fmt.Sprintf("%s://127.0.0.1:%d", name, r.port)
+			to := fmt.Sprintf("%s://127.0.0.1:%d", schemeOf(name), r.port)
 			d, err := exporter.ParseDestination(to, exporter.Destination{})
 			if err != nil {
 				t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -26,9 +27,7 @@ type peer struct {
 	port, folder string
 	// command runs the program with that configuration.
 	command func(program, config, folder string) *exec.Cmd
-	// listening says from what it wrote to standard error, or by asking the
-	// kernel, that it can be sent to; nil: its port is bound.
-	preset string
+	preset  string // or format: the scheme of its destination
 }
 
 var peers = []peer{
@@ -57,6 +56,18 @@ var peers = []peer{
 		},
 	},
 	{
+		name: "telegraf-syslog", program: "telegraf/telegraf", example: "telegraf-syslog.conf", preset: "syslog",
+		port: ":6514", folder: "/var/log/tetragon",
+		command: func(program, config, _ string) *exec.Cmd {
+			return exec.Command(program, "--config", config)
+		},
+	},
+	{
+		name: "otel-syslog", program: "otel/otel", example: "otel-syslog.yaml", preset: "syslog",
+		port: ":54526", folder: "/var/log/tetragon",
+		command: func(program, config, _ string) *exec.Cmd { return exec.Command(program, "--config", config) },
+	},
+	{
 		name: "graygelf", program: "graygelf/node_modules/graygelf/server.js", example: "graygelf.js", preset: "graylog",
 		port: "listen(12201)", folder: "/var/log/tetragon",
 		command: func(_, config, _ string) *exec.Cmd { return exec.Command("node", config) },
@@ -66,6 +77,13 @@ var peers = []peer{
 		port: ":54525", folder: "/var/log/tetragon",
 		command: func(program, config, _ string) *exec.Cmd { return exec.Command(program, "--config", config) },
 	},
+}
+
+var digits = regexp.MustCompile(`\d+`)
+
+// schemeOf returns what stands before :// in the destination of a peer.
+func schemeOf(name string) string {
+	return peers[slices.IndexFunc(peers, func(p peer) bool { return p.name == name })].preset
 }
 
 // running is a peer that runs.
@@ -101,7 +119,7 @@ func start(t *testing.T, name string) *running {
 		t.Fatal(err)
 	}
 	for old, new := range map[string]string{
-		p.port:   strings.NewReplacer("514", fmt.Sprint(r.port), "8094", fmt.Sprint(r.port), "12201", fmt.Sprint(r.port), "54525", fmt.Sprint(r.port)).Replace(p.port),
+		p.port:   digits.ReplaceAllString(p.port, fmt.Sprint(r.port)),
 		p.folder: r.folder,
 	} {
 		if !bytes.Contains(text, []byte(old)) {
