@@ -116,7 +116,7 @@ func NewGELF(c GELFConfig) (*GELF, error) {
 	}
 	p := &GELF{config: c, stamp: stamp{stream: c.Stream}, message: c.Stream}
 	p.head = appendQuoted([]byte(`{"version":"1.1","host":`), []byte(c.Host))
-	p.tail = append(appendStream([]byte(`,"_tetracast_stream":"`), c.Stream), '"')
+	p.tail = append(AppendStreamID([]byte(`,"_tetracast_stream":"`), c.Stream), '"')
 	switch c.Compression {
 	case GELFPlain:
 	case GELFGzip:

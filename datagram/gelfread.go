@@ -158,17 +158,10 @@ func (r *GELFReader) unpack(text []byte) (Payload, error) {
 	}
 	var event, full, kind []byte
 	s := scanner{text: whole.JSON}
-	for first := true; ; first = false {
-		key, more, err := s.member(first)
-		if err != nil {
-			return Payload{}, err
-		}
-		if !more {
-			break
-		}
+	err = s.members(func(key []byte) error {
 		start := s.pos
 		if err := s.value(); err != nil {
-			return Payload{}, err
+			return err
 		}
 		value := whole.JSON[start:s.pos]
 		switch string(key) {
@@ -186,6 +179,10 @@ func (r *GELFReader) unpack(text []byte) (Payload, error) {
 				whole.Mark.set(name, value)
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return Payload{}, err
 	}
 	for _, value := range [][]byte{event, full} {
 		if bytes.HasPrefix(value, []byte(`"{`)) {

@@ -177,67 +177,57 @@ func (s *scanner) skip() ([]byte, error) {
 	return s.text[start+1 : s.pos-1], nil
 }
 
-// readHeadline reads a line, an event or a record.
-func readHeadline(line []byte) (h headline, err error) {
-	s := scanner{text: line}
+// members calls take for each member of the object at hand, at its value. take moves
+// behind that.
+func (s *scanner) members(take func(key []byte) error) error {
 	for first := true; ; first = false {
 		key, more, err := s.member(first)
 		if err != nil || !more {
-			return h, err
+			return err
 		}
-		if s.text[s.pos] == '{' && isKind(key) {
-			h.kind = key
-			err = h.readKind(&s)
-		} else {
-			var text []byte
-			text, err = s.skip()
-			h.note(noteOf(key, false), text)
-		}
-		if err != nil {
-			return h, err
+		if err := take(key); err != nil {
+			return err
 		}
 	}
 }
 
+// readHeadline reads a line, an event or a record.
+func readHeadline(line []byte) (h headline, err error) {
+	s := scanner{text: line}
+	err = s.members(func(key []byte) error {
+		if s.text[s.pos] == '{' && isKind(key) {
+			h.kind = key
+			return h.readKind(&s)
+		}
+		return h.take(&s, noteOf(key, false))
+	})
+	return h, err
+}
+
 func (h *headline) readKind(s *scanner) error {
-	for first := true; ; first = false {
-		key, more, err := s.member(first)
-		if err != nil || !more {
-			return err
-		}
+	return s.members(func(key []byte) error {
 		if string(key) == "process" && s.text[s.pos] == '{' {
-			if err := h.readProcess(s, false); err != nil {
-				return err
-			}
-			continue
+			return h.readProcess(s, false)
 		}
-		text, err := s.skip()
-		if err != nil {
-			return err
-		}
-		h.note(noteOf(key, true), text)
-	}
+		return h.take(s, noteOf(key, true))
+	})
 }
 
 // readProcess reads a process, or the pod in it.
 func (h *headline) readProcess(s *scanner, inPod bool) error {
-	for first := true; ; first = false {
-		key, more, err := s.member(first)
-		if err != nil || !more {
-			return err
-		}
+	return s.members(func(key []byte) error {
 		if !inPod && string(key) == "pod" && s.text[s.pos] == '{' {
-			if err := h.readProcess(s, true); err != nil {
-				return err
-			}
-			continue
+			return h.readProcess(s, true)
 		}
-		text, err := s.skip()
-		if err != nil {
-			return err
-		}
-		h.note(noteOfProcess(key, inPod), text)
-	}
+		return h.take(s, noteOfProcess(key, inPod))
+	})
+}
+
+// take notes the value at hand, if it is a text.
+func (h *headline) take(s *scanner, n note) error {
+	text, err := s.skip()
+	h.note(n, text)
+	return err
 }
 
 // summarize reads from a line what [transcode.Scan] reads from an event's

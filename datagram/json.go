@@ -77,7 +77,7 @@ type sequencer struct {
 
 func newSequencer(c JSONConfig) sequencer {
 	s := sequencer{stamp: stamp{stream: c.Stream}, sequence: c.Sequence}
-	s.head = append(appendStream([]byte(memberName+memberStream), c.Stream), '"')
+	s.head = append(AppendStreamID([]byte(memberName+memberStream), c.Stream), '"')
 	return s
 }
 
@@ -131,7 +131,7 @@ func markOf(object []byte) (m Mark) {
 	if !ok || len(inside) < streamDigits+1 || inside[streamDigits] != '"' {
 		return Mark{}
 	}
-	if m.Stream, ok = parseStream(inside[:streamDigits]); !ok {
+	if m.Stream, ok = ParseStreamID(inside[:streamDigits]); !ok {
 		return Mark{}
 	}
 	inside = inside[streamDigits+1:]

@@ -1,9 +1,6 @@
 package datagram
 
-import (
-	"encoding/hex"
-	"strconv"
-)
+import "strconv"
 
 // Mark is an event's place in its stream, as syslog and gelf carry it. The zero
 // value means that the datagram says nothing about it.
@@ -27,8 +24,8 @@ func (s *stamp) SetDropped(events uint64) { s.dropped = events }
 // streamDigits is the length of a stream id as text.
 const streamDigits = 16
 
-// appendStream appends the stream id as 16 hexadecimal digits.
-func appendStream(dst []byte, stream uint64) []byte {
+// AppendStreamID appends a stream id as all texts have it: 16 hexadecimal digits.
+func AppendStreamID(dst []byte, stream uint64) []byte {
 	const digits = "0123456789abcdef"
 	for shift := 60; shift >= 0; shift -= 4 {
 		dst = append(dst, digits[stream>>shift&0xf])
@@ -36,19 +33,10 @@ func appendStream(dst []byte, stream uint64) []byte {
 	return dst
 }
 
-// parseStream is the reverse of appendStream.
-func parseStream(text []byte) (stream uint64, ok bool) {
-	var id [streamDigits / 2]byte
-	if len(text) != streamDigits {
-		return 0, false
-	}
-	if _, err := hex.Decode(id[:], text); err != nil {
-		return 0, false
-	}
-	for _, b := range id {
-		stream = stream<<8 | uint64(b)
-	}
-	return stream, true
+// ParseStreamID is the reverse of AppendStreamID.
+func ParseStreamID(text []byte) (stream uint64, ok bool) {
+	stream, err := strconv.ParseUint(string(text), 16, 64)
+	return stream, err == nil && len(text) == streamDigits
 }
 
 // set reads a member of a mark as text; names and values that it does not know
@@ -56,7 +44,7 @@ func parseStream(text []byte) (stream uint64, ok bool) {
 func (m *Mark) set(name, value []byte) {
 	switch string(name) {
 	case "stream":
-		if stream, ok := parseStream(value); ok {
+		if stream, ok := ParseStreamID(value); ok {
 			m.Stream = stream
 		}
 	case "seq":

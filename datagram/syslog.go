@@ -122,7 +122,7 @@ func NewSyslog(c SyslogConfig) *Syslog {
 	p.element = append(p.element, `"][tetracast@`...)
 	p.element = strconv.AppendUint(p.element, uint64(c.EnterpriseID), 10)
 	p.element = append(p.element, ` stream="`...)
-	p.element = appendStream(p.element, c.Stream)
+	p.element = AppendStreamID(p.element, c.Stream)
 	p.element = append(p.element, '"')
 	if c.BOM {
 		p.mark = byteOrderMark
@@ -150,15 +150,8 @@ func appendName(dst []byte, name string, most int) []byte {
 func (p *Syslog) Pack(b *Batch, event *Event) error {
 	s, line := p.summaryOf(event), trimLine(event.Line)
 	dst := p.appendHeader(b.room(maxHeader+len(line)), s, s.Kind.String(), event.Number)
-	if len(dst)+len(line) > p.maxDatagram {
+	if dst = appendWithoutDEL(dst, line); len(dst) > p.maxDatagram {
 		return ErrOversize
-	}
-	if bytes.IndexByte(line, del) >= 0 {
-		if dst = appendWithoutDEL(dst, line); len(dst) > p.maxDatagram {
-			return ErrOversize
-		}
-	} else {
-		dst = append(dst, line...)
 	}
 	p.sequence = nextSequence(p.sequence)
 	b.Add(b.keep(dst), 1)
@@ -202,7 +195,7 @@ func (p *Syslog) PackRecord(b *Batch, record []byte) {
 	p.summary = summarize(record)
 	dst := p.appendHeader(b.room(maxHeader+len(record)), &p.summary, recordName(record), 0)
 	p.sequence = nextSequence(p.sequence)
-	b.Add(b.keep(append(dst, trimLine(record)...)), 0)
+	b.Add(b.keep(appendWithoutDEL(dst, trimLine(record))), 0)
 }
 
 // summaryOf returns the event's summary, from whatever there is.

@@ -218,10 +218,11 @@ func TestSyslogAllocates(t *testing.T) {
 func FuzzUnpackSyslog(f *testing.F) {
 	f.Add([]byte(`<13>1 - h a - - [x y="\"]"][tetracast@1  seq="4" stream="0000000000000abc" dropped="2"][z] ` + "\ufeff" + `{"process_exec":{}}`))
 	f.Add([]byte(`<13>Nov 23 10:23:36 host tetracast[42]: {"process_kprobe":{"action":"KPROBE_ACTION_SIGKILL"},"time":"2026-11-23T10:23:36Z"}`))
+	f.Add([]byte("<13>{\"process_\x7f\":{}}"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		p, err := datagram.UnpackSyslog(in)
-		mark := p.Mark
-		if err != nil || len(p.JSON) > 60000 {
+		mark, want := p.Mark, bytes.ReplaceAll(p.JSON, []byte("\x7f"), []byte(`\u007f`))
+		if err != nil || len(want) > 60000 {
 			return
 		}
 		s := datagram.NewSyslog(datagram.SyslogConfig{Stream: mark.Stream})
@@ -231,7 +232,7 @@ func FuzzUnpackSyslog(f *testing.F) {
 		if !syslogHeader.Match(d) {
 			t.Fatalf("no header of RFC 5424: %q", d)
 		}
-		if q, err := datagram.UnpackSyslog(d); err != nil || !bytes.Equal(q.JSON, p.JSON) || q.Mark != mark {
+		if q, err := datagram.UnpackSyslog(d); err != nil || !bytes.Equal(q.JSON, want) || q.Mark != mark {
 			t.Fatalf("%q: %q, %+v became %q, %+v, %v", in, p.JSON, mark, q.JSON, q.Mark, err)
 		}
 	})
