@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"tetracast/datagram"
 	"tetracast/ledger"
 	"tetracast/metadata"
 )
@@ -261,7 +262,7 @@ func (a *agents) byID(id string) *stream {
 	if s := a.ids[id]; s != nil {
 		return s
 	}
-	key, ok := parseStreamID(id)
+	key, ok := datagram.ParseStreamID([]byte(id))
 	if !ok {
 		return nil
 	}

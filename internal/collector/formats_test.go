@@ -2,7 +2,6 @@ package collector_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"maps"
 	"net/netip"
@@ -115,26 +114,9 @@ func TestLossOfMarkedFormats(t *testing.T) {
 			if name == "gelf_zlib" {
 				to.MaxDatagram = 0 // on loopback: no chunks
 			}
-			var network *impair.Proxy
-			r := newRig(t, to, "127.0.0.1:0", func(address string) string {
-				var err error
-				if network, err = impair.New(netipAddr(address), config); err != nil {
-					t.Fatal(err)
-				}
-				return network.Addr().String()
-			}, here, here)
-			ctx, cancel := context.WithCancel(context.Background())
-			passed := make(chan impair.Truth, 1)
-			go func() {
-				truth, err := network.Run(ctx)
-				if err != nil {
-					t.Error(err)
-				}
-				passed <- truth
-			}()
+			r, passed := newRigBehind(t, to, config)
 			r.send(events, 2)
-			cancel()
-			if truth := <-passed; truth.Missed > 0 {
+			if truth := passed(); truth.Missed > 0 {
 				t.Skip("SKIPPED, NOT TESTED: the proxy itself lost datagrams, for the machine is too busy")
 			}
 			e, c := r.end()

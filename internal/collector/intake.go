@@ -36,14 +36,12 @@ type intake struct {
 	count    uint64 // datagrams
 	bytes    uint64
 	gaveUp   []incomplete
-	passed   uint64 // messages that are no events
 	givenUp  uint64 // sets of chunks, so far
 }
 
 // arrival is what one datagram brought.
 type arrival struct {
-	kind   datagram.Kind
-	other  bool           // it is none; its line is passed on
+	kind   datagram.Kind  // 0: it is no event, and its line is passed on
 	source netip.AddrPort // of what carries no number
 	line   []byte         // likewise: an event or an event about the agent
 
@@ -225,7 +223,6 @@ func (in *intake) hand(now time.Time) {
 	c.mu.Lock()
 	wasEmpty := c.queue.empty()
 	c.account.Observed.ChunkSetsGivenUp += given.TooOld + given.TooMany - in.givenUp
-	c.account.PassedOn += in.passed
 	c.account.Datagrams += in.count
 	c.account.Bytes += in.bytes
 	for fault, n := range in.faults {
@@ -234,8 +231,12 @@ func (in *intake) hand(now time.Time) {
 	for i := range in.arrivals {
 		a := &in.arrivals[i]
 		switch {
-		case a.other:
-			c.queue.put(in.line(a.lines), false)
+		case a.kind == 0:
+			if c.queue.put(in.line(a.lines), false) {
+				c.account.PassedOn++
+			} else {
+				c.account.Undecodable[ledger.FaultNotEvent]++ // as without --other pass
+			}
 		case a.stream == nil:
 			c.plain(a, now)
 		case a.kind == datagram.KindEvent:
@@ -254,7 +255,7 @@ func (in *intake) hand(now time.Time) {
 	if due {
 		c.wakeWriter()
 	}
-	in.givenUp, in.passed = given.TooOld+given.TooMany, 0
+	in.givenUp = given.TooOld + given.TooMany
 	in.count, in.bytes, in.faults = 0, 0, ledger.Faults{}
 	clear(in.arrivals)
 	in.arrivals, in.text, in.ends, in.gaveUp = in.arrivals[:0], in.text[:0], in.ends[:0], in.gaveUp[:0]

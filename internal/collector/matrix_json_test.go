@@ -2,7 +2,6 @@ package collector_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -28,26 +27,9 @@ func TestLossOfJSON(t *testing.T) {
 					goodbyes.Add(1)
 				}
 			}
-			var network *impair.Proxy
-			r := newRig(t, exporter.Destination{Format: "json"}, "127.0.0.1:0", func(address string) string {
-				var err error
-				if network, err = impair.New(netipAddr(address), impair.Config{Drop: share, Seed: uint64(20 + i), Watch: watch}); err != nil {
-					t.Fatal(err)
-				}
-				return network.Addr().String()
-			}, here, here)
-			ctx, cancel := context.WithCancel(context.Background())
-			passed := make(chan impair.Truth, 1)
-			go func() {
-				truth, err := network.Run(ctx)
-				if err != nil {
-					t.Error(err)
-				}
-				passed <- truth
-			}()
+			r, passed := newRigBehind(t, exporter.Destination{Format: "json"}, impair.Config{Drop: share, Seed: uint64(20 + i), Watch: watch})
 			r.send(events, 2)
-			cancel()
-			truth := <-passed
+			truth := passed()
 			e, c := r.end()
 			if truth.Missed > 0 || c.Observed.SocketDropped > 0 {
 				t.Skip("SKIPPED, NOT TESTED: a socket of the test itself lost datagrams, for the machine is too busy")

@@ -172,6 +172,29 @@ func newRig(t *testing.T, to exporter.Destination, listen string, between func(a
 	return r
 }
 
+// newRigBehind puts a network between them. passed ends it and returns what it did.
+func newRigBehind(t *testing.T, to exporter.Destination, config impair.Config) (r *rig, passed func() impair.Truth) {
+	t.Helper()
+	var network *impair.Proxy
+	r = newRig(t, to, "127.0.0.1:0", func(address string) string {
+		var err error
+		if network, err = impair.New(netipAddr(address), config); err != nil {
+			t.Fatal(err)
+		}
+		return network.Addr().String()
+	}, here, here)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan impair.Truth, 1)
+	go func() {
+		truth, err := network.Run(ctx)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- truth
+	}()
+	return r, func() impair.Truth { cancel(); return <-done }
+}
+
 // send sends the events in batches, so that the network is not flooded.
 func (r *rig) send(events [][]byte, rounds int) {
 	r.t.Helper()
@@ -256,26 +279,9 @@ func TestImpairmentMatrix(t *testing.T) {
 				w := newTruth()
 				config := cell.Config
 				config.Seed, config.Watch = uint64(100*i+j), w.watch
-				var network *impair.Proxy
-				passed := make(chan impair.Truth, 1)
-				r := newRig(t, mode.to, "127.0.0.1:0", func(address string) string {
-					var err error
-					if network, err = impair.New(netipAddr(address), config); err != nil {
-						t.Fatal(err)
-					}
-					return network.Addr().String()
-				}, here, here)
-				ctx, cancel := context.WithCancel(context.Background())
-				go func() {
-					truth, err := network.Run(ctx)
-					if err != nil {
-						t.Error(err)
-					}
-					passed <- truth
-				}()
+				r, passed := newRigBehind(t, mode.to, config)
 				r.send(events, 2)
-				cancel()
-				if truth := <-passed; truth.Missed > 0 {
+				if truth := passed(); truth.Missed > 0 {
 					t.Skipf("SKIPPED, NOT TESTED: the proxy itself lost %d datagrams, for the machine is too busy", truth.Missed)
 				}
 				e, c := r.end()

@@ -27,14 +27,14 @@ func (in *intake) message(d []byte, source netip.AddrPort, now time.Time) (fault
 	}
 	ok = true
 	for p, err := range datagram.UnpackNDJSON(d) {
+		var f ledger.Fault
+		var fine bool
 		if err == datagram.ErrNotEvent && takes.gelf {
-			// GELF of others may begin with any member.
-			if message, _, gelfErr := in.gelf.Read(p.JSON, source, now); gelfErr == nil {
-				p, err = message, nil
-				p.JSON = bytes.Clone(p.JSON)
-			}
+			f, fine = in.gelfMessage(p.JSON, source, now) // GELF of others may begin with any member
+		} else {
+			f, fine = in.payload(p, err, p.JSON, d, source, now)
 		}
-		if f, fine := in.payload(p, err, p.JSON, d, source, now); !fine {
+		if !fine {
 			fault, ok = f, false // one of a datagram is enough
 		}
 	}
@@ -118,7 +118,7 @@ func (c *Collector) speaker(id uint64, now time.Time) *stream {
 // passOn takes a message that is no event: JSON as it is, anything else as the
 // text of an object.
 func (in *intake) passOn(object, text []byte, source netip.AddrPort) {
-	a := arrival{other: true, lines: len(in.ends)}
+	a := arrival{lines: len(in.ends)}
 	if object != nil {
 		in.add(object)
 	} else {
@@ -136,6 +136,5 @@ func (in *intake) passOn(object, text []byte, source netip.AddrPort) {
 		in.add(line)
 	}
 	a.to = len(in.ends)
-	in.passed++
 	in.arrivals = append(in.arrivals, a)
 }

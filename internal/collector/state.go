@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"tetracast/datagram"
 	"tetracast/ledger"
 )
 
@@ -285,7 +286,7 @@ func (c *Collector) restore(s *state, now time.Time) {
 		}
 	}
 	for _, saved := range s.Streams {
-		id, ok := parseStreamID(saved.ID)
+		id, ok := datagram.ParseStreamID([]byte(saved.ID))
 		if !ok {
 			continue
 		}

@@ -2,12 +2,10 @@ package collector
 
 import (
 	"container/list"
-	"encoding/binary"
-	"encoding/hex"
 	"net/netip"
-	"strconv"
 	"time"
 
+	"tetracast/datagram"
 	"tetracast/ledger"
 )
 
@@ -97,9 +95,7 @@ func (s *stream) account() ledger.AgentStream {
 }
 
 // streamID is a stream id as accounts write it.
-func streamID(id uint64) string {
-	return hex.EncodeToString(binary.BigEndian.AppendUint64(nil, id))
-}
+func streamID(id uint64) string { return string(datagram.AppendStreamID(nil, id)) }
 
 // table is a bounded set of streams. The one heard last is in front.
 type table struct {
@@ -189,10 +185,4 @@ func (t *table) addEvicted(a ledger.AgentStream) {
 	*t.evicted.Duplicate += *a.Duplicate
 	*t.evicted.Late += *a.Late
 	*t.evicted.Incomplete += *a.Incomplete
-}
-
-// parseStreamID reads what streamID wrote.
-func parseStreamID(text string) (uint64, bool) {
-	id, err := strconv.ParseUint(text, 16, 64)
-	return id, err == nil && len(text) == 16
 }
