@@ -111,6 +111,51 @@ func TestFollowsFile(t *testing.T) {
 	}
 }
 
+// TestFileOutlastsDestination: while the destination is away the file waits, an end
+// comes at once, and the next process sends all of it.
+func TestFileOutlastsDestination(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "tetragon.log")
+	const events = 5000
+	var text strings.Builder
+	for i := range events {
+		fmt.Fprintf(&text, "{\"process_exec\":{\"process\":{\"exec_id\":\"id-%d\"}}}\n", i)
+	}
+	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"export", "--source", "file:" + path, "--state-dir", folder, "--queue-bytes", "100000"}
+	away := run(t, append(args, "--udp-destination", "nowhere.invalid")...)
+	away.waitLog("nowhere.invalid")
+	_ = away.cmd.Process.Signal(syscall.SIGTERM)
+	if code := away.wait(5 * time.Second); code != 0 {
+		t.Errorf("export exited with %d", code)
+	}
+	if log := away.log.String(); !strings.Contains(log, "closes") || strings.Contains(log, fmt.Sprintf("seen %d ", events)) {
+		t.Errorf("it did not wait, or its account does not close:\n%s", log)
+	}
+	collect := startCollect(t, "--exit-idle", "2s")
+	export := run(t, append(args, "--udp-destination", collect.address)...)
+	if code := collect.wait(30 * time.Second); code != 0 {
+		t.Errorf("collect exited with %d", code)
+	}
+	_ = export.cmd.Process.Signal(syscall.SIGTERM)
+	export.wait(5 * time.Second)
+	got, err := os.ReadFile(collect.events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(string(got)) {
+		seen[line] = true
+	}
+	for line := range strings.Lines(text.String()) {
+		if !seen[line] {
+			t.Fatalf("%s did not arrive", line)
+		}
+	}
+}
+
 // TestSelects: the flags of tetra become the filter that tetra sends.
 func TestSelects(t *testing.T) {
 	folder := t.TempDir()

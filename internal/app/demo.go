@@ -120,7 +120,7 @@ func playDemo(ctx context.Context, c DemoConfig, to exporter.Destination, shown 
 	running.Go(func() { _ = server.Serve(stopping, listener) })
 	var collectErr error
 	running.Go(func() { collectErr = in.Run(stopping) })
-	exportErr := pump(ctx, subscription, giveEvents(out), out, func(context.Context) {})
+	exportErr := pump(ctx, subscription, giveEvents(ctx, out), out, func(context.Context) {})
 	settleTime(in, out)
 	stop()
 	running.Wait()

@@ -109,7 +109,7 @@ func (c *DestinationConfig) base() (d exporter.Destination, err error) {
 	switch c.MaxDatagram {
 	case "", "auto":
 	case "route":
-		d.MaxDatagram, d.RouteMTU = datagram.MaxPayload, true
+		d.RouteMTU = true
 	default:
 		if d.MaxDatagram, err = strconv.Atoi(c.MaxDatagram); err != nil || d.MaxDatagram < 1 {
 			return d, Usage(fmt.Errorf("app: --max-datagram %q, want bytes, auto or route", c.MaxDatagram), "1232 fits every path that IPv6 can take; auto is what the format allows")

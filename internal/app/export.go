@@ -115,7 +115,7 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 		}
 	}
 	account := func() ledger.Exporter { return exportAccount(out, in.lost(losses)) }
-	err = pump(ctx, in, in.give(out), out, func(ctx context.Context) {
+	err = pump(ctx, in, in.give(ctx, out), out, func(ctx context.Context) {
 		var beside sync.WaitGroup
 		beside.Go(func() { _ = losses.Run(ctx) }) // until ctx ends
 		accountOnSignal(ctx, c.AccountFile, account, log)

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,13 +13,14 @@ import (
 	"tetracast/exporter"
 	"tetracast/internal/source"
 	"tetracast/internal/upstream"
+	"tetracast/ledger"
 )
 
 // input is where events come from, and what is particular about it.
 type input struct {
 	source.Source
-	// give hands a batch to the exporter.
-	give func(*exporter.UDPExporter) source.Take
+	// give returns what hands a batch to the exporter, until ctx ends without delay.
+	give func(ctx context.Context, out *exporter.UDPExporter) source.Take
 	// lost tells what was lost before the exporter; the reader may be nil.
 	lost func(*upstream.Reader) exporter.Upstream
 	// save notes an orderly end.
@@ -38,15 +40,19 @@ func (c *ExportConfig) open(log *slog.Logger, out **exporter.UDPExporter) (*inpu
 	if err := c.refuseServerFlags(); err != nil {
 		return nil, err
 	}
+	var cut bool // lines that were read were not taken
+	slowly := func(ctx context.Context, out *exporter.UDPExporter) source.Take {
+		return c.giveLinesSlowly(ctx, out, &cut)
+	}
 	if !isFile {
 		lines := source.NewLines(os.Stdin)
 		give := giveLines
 		if info, err := os.Stdin.Stat(); err == nil && info.Mode().IsRegular() {
-			give = c.giveLinesSlowly // a file can wait; who writes into a pipe shall not
+			give = slowly // a file can wait; who writes into a pipe shall not
 		}
 		return &input{Source: lines, give: give, save: func() error { return nil },
 			lost: func(losses *upstream.Reader) exporter.Upstream {
-				return exporter.Upstream{Losses: lineLosses(losses, lines.Stats(), 0)}
+				return exporter.Upstream{Losses: lineLosses(losses, lines.Stats())}
 			}}, nil
 	}
 	config := source.TailConfig{Path: path, Logger: log, Settled: func() bool {
@@ -66,10 +72,21 @@ func (c *ExportConfig) open(log *slog.Logger, out **exporter.UDPExporter) (*inpu
 	if err != nil {
 		return nil, Failed(err, "--state-dir names a folder that can be read and written")
 	}
-	return &input{Source: tail, give: c.giveLinesSlowly, save: tail.Save,
+	save := func() error {
+		account := (*out).Account()
+		lost := account.Dropped[ledger.Shutdown] + account.Dropped[ledger.QueueFull]
+		for i := range account.Streams {
+			lost += account.Streams[i].Dropped[ledger.Shutdown]
+		}
+		if lost > 0 || cut {
+			return nil // the file still has them: the next process goes on where all before was sent
+		}
+		return tail.Save()
+	}
+	return &input{Source: tail, give: slowly, save: save,
 		lost: func(losses *upstream.Reader) exporter.Upstream {
 			stats := tail.Stats()
-			return exporter.Upstream{Breaks: stats.Truncations + stats.Missing, Losses: lineLosses(losses, stats.LineStats, stats.RateLimited)}
+			return exporter.Upstream{Breaks: stats.Truncations + stats.Missing, Losses: lineLosses(losses, stats.LineStats)}
 		}}, nil
 }
 
@@ -80,13 +97,13 @@ const (
 )
 
 // lineLosses joins them with what Tetragon's metrics tell.
-func lineLosses(losses *upstream.Reader, stats source.LineStats, rateLimited uint64) map[string]*uint64 {
+func lineLosses(losses *upstream.Reader, stats source.LineStats) map[string]*uint64 {
 	all := losses.Losses()
-	all[stageRateLimit], all[stageTooLong] = &rateLimited, &stats.TooLong
+	all[stageRateLimit], all[stageTooLong] = &stats.RateLimited, &stats.TooLong
 	return all
 }
 
-func giveLines(out *exporter.UDPExporter) source.Take {
+func giveLines(_ context.Context, out *exporter.UDPExporter) source.Take {
 	return func(batch [][]byte) {
 		for _, line := range batch {
 			_ = out.SendJSON(line) // its only error, ErrClosed, is in the account
@@ -98,11 +115,16 @@ func giveLines(out *exporter.UDPExporter) source.Take {
 const fileWait = 2 * time.Millisecond
 
 // giveLinesSlowly waits while the queue is half full, so that nothing of a file is
-// lost for its own speed.
-func (c *ExportConfig) giveLinesSlowly(out *exporter.UDPExporter) source.Take {
+// lost for its own speed. Lines for which it still waits when ctx ends are not taken,
+// and cut becomes true.
+func (c *ExportConfig) giveLinesSlowly(ctx context.Context, out *exporter.UDPExporter, cut *bool) source.Take {
 	return func(batch [][]byte) {
 		for _, line := range batch {
 			for out.QueuedBytes() > c.QueueBytes/2 {
+				if ctx.Err() != nil {
+					*cut = true
+					return
+				}
 				time.Sleep(fileWait)
 			}
 			_ = out.SendJSON(line) // its only error, ErrClosed, is in the account
@@ -139,7 +161,7 @@ func (c *ExportConfig) openSubscription(log *slog.Logger, out **exporter.UDPExpo
 		lost: func(losses *upstream.Reader) exporter.Upstream { return lostBefore(in, losses) }}, nil
 }
 
-func giveEvents(out *exporter.UDPExporter) source.Take {
+func giveEvents(_ context.Context, out *exporter.UDPExporter) source.Take {
 	return func(batch [][]byte) {
 		_ = out.SendBatch(batch) // its only error, ErrClosed, is in the account
 	}

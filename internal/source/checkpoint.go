@@ -68,7 +68,7 @@ func (t *Tail) load() error {
 		t.config.Logger.Error("The checkpoint cannot be read: the file is read from its beginning, and events may come twice", "path", t.config.Checkpoint, "cause", err)
 		t.stats.mayRepeat.Store(true)
 	case !p.Clean:
-		t.config.Logger.Warn("The process before this one was killed: events behind its last checkpoint may come twice", "offset", p.Offset)
+		t.config.Logger.Warn("The process before this one did not end in order: events behind its last checkpoint may come twice", "offset", p.Offset)
 		t.stats.mayRepeat.Store(true)
 	}
 	t.saved = p
@@ -77,12 +77,12 @@ func (t *Tail) load() error {
 }
 
 // Save writes the checkpoint at an orderly end, when everything that was handed on
-// has reached its own.
-func (t *Tail) Save() error { return t.write(t.at(), true) }
+// has reached its own. Call it after Run.
+func (t *Tail) Save() error { return t.write(t.seen, true) }
 
 // checkpoint saves the position, if all before it is settled.
 func (t *Tail) checkpoint() {
-	p := t.at()
+	p := t.seen
 	if p == t.saved || !t.config.Settled() {
 		return
 	}

@@ -3,6 +3,7 @@ package source
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,9 +17,12 @@ import (
 // which is longer than as protobuf.
 const MaxLineBytes = 2 * MaxMessageBytes
 
-// LineStats counts what a source of lines left out.
+// LineStats counts what is not among the lines that were handed on.
 type LineStats struct {
 	TooLong uint64 // lines of more than MaxLineBytes
+	// RateLimited are the events that Tetragon says it left out of its export, in
+	// rate_limit_info.
+	RateLimited uint64
 }
 
 // splitter cuts what is read into lines.
@@ -28,8 +32,11 @@ type splitter struct {
 	skip    bool   // up to the next newline: the line is too long
 	pending int64  // bytes behind the last newline
 	batch   [][]byte
-	tooLong atomic.Uint64
+
+	tooLong, rateLimited atomic.Uint64
 }
+
+func (s *splitter) stats() LineStats { return LineStats{s.tooLong.Load(), s.rateLimited.Load()} }
 
 // split hands on the whole lines of text, in one batch, and keeps what is behind
 // the last newline. Blank lines are left out.
@@ -59,9 +66,7 @@ func (s *splitter) split(text []byte, take Take) {
 		}
 		s.rest = nil // the batch may hold it
 	}
-	if len(s.batch) > 0 {
-		take(s.batch)
-	}
+	s.hand(s.batch, take)
 	switch {
 	case s.skip:
 	case len(s.rest)+len(text) > s.limit:
@@ -75,9 +80,30 @@ func (s *splitter) split(text []byte, take Take) {
 // end hands on a last line that has no newline.
 func (s *splitter) end(take Take) {
 	if len(bytes.TrimSpace(s.rest)) > 0 {
-		take([][]byte{s.rest})
+		s.hand([][]byte{s.rest}, take)
 	}
 	s.reset()
+}
+
+// hand hands lines on, and reads in passing what Tetragon says of itself.
+func (s *splitter) hand(batch [][]byte, take Take) {
+	if len(batch) == 0 {
+		return
+	}
+	for _, line := range batch {
+		if !bytes.HasPrefix(line, []byte(`{"rate_limit_info"`)) {
+			continue
+		}
+		var event struct {
+			Info struct {
+				Dropped uint64 `json:"number_of_dropped_process_events,string"`
+			} `json:"rate_limit_info"`
+		}
+		if json.Unmarshal(line, &event) == nil {
+			s.rateLimited.Add(event.Info.Dropped)
+		}
+	}
+	take(batch)
 }
 
 func (s *splitter) reset() { s.rest, s.skip, s.pending = nil, false, 0 }
@@ -98,7 +124,7 @@ func NewLines(in *os.File) *Lines {
 }
 
 // Stats returns the counts so far. It may be called at any time.
-func (l *Lines) Stats() LineStats { return LineStats{TooLong: l.splitter.tooLong.Load()} }
+func (l *Lines) Stats() LineStats { return l.splitter.stats() }
 
 // Run hands on each line, without its newline, until the end of the input, which
 // is nil, or of ctx.

@@ -25,7 +25,7 @@ type rotated struct {
 // name now, and then the files that had the name after it. whole says that nothing
 // of the first is left to read.
 func (t *Tail) catchUp(ctx context.Context, take Take, whole bool) {
-	p := t.at()
+	p := t.seen
 	if p.HeadBytes == 0 {
 		return
 	}
@@ -147,7 +147,7 @@ func (t *Tail) readRotated(ctx context.Context, r rotated, take Take) error {
 	}
 	head := bytes.NewReader(start.Bytes())
 	all := io.MultiReader(bytes.NewReader(start.Bytes()), in)
-	if _, err := io.CopyN(io.Discard, all, t.at().Offset); err != nil {
+	if _, err := io.CopyN(io.Discard, all, t.seen.Offset); err != nil {
 		return err
 	}
 	return t.pour(ctx, all, head, take)

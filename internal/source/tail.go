@@ -1,16 +1,13 @@
 package source
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -36,11 +33,8 @@ type TailStats struct {
 	Rotations   uint64 // the file's name went to another file
 	Truncations uint64 // the file became shorter: what was written in between is lost
 	Missing     uint64 // files that were to be read on, and are gone
-	// RateLimited are the events that Tetragon says it left out of the file, in its
-	// rate_limit_info.
-	RateLimited uint64
-	// MayRepeat: the process before this one was killed; events that it had sent
-	// after its last checkpoint are sent again.
+	// MayRepeat: the process before this one did not end in order; events that it
+	// had sent after its last checkpoint are sent again.
 	MayRepeat bool
 }
 
@@ -56,14 +50,12 @@ type Tail struct {
 	readTo   int64 // of the file at hand
 	buffer   []byte
 	stats    struct {
-		rotations, truncations, missing, rateLimited atomic.Uint64
-		mayRepeat                                    atomic.Bool
+		rotations, truncations, missing atomic.Uint64
+		mayRepeat                       atomic.Bool
 	}
 
 	saved position // the last checkpoint
-
-	mu   sync.Mutex
-	seen position // what was handed on
+	seen  position // what was handed on
 }
 
 // lookInterval is how often the name is looked at without a notice of the kernel,
@@ -89,15 +81,13 @@ func NewTail(config TailConfig) (*Tail, error) {
 // Stats returns the counts so far. It may be called at any time.
 func (t *Tail) Stats() TailStats {
 	return TailStats{
-		LineStats: LineStats{TooLong: t.splitter.tooLong.Load()}, Rotations: t.stats.rotations.Load(),
-		Truncations: t.stats.truncations.Load(), Missing: t.stats.missing.Load(),
-		RateLimited: t.stats.rateLimited.Load(), MayRepeat: t.stats.mayRepeat.Load(),
+		LineStats: t.splitter.stats(), Rotations: t.stats.rotations.Load(),
+		Truncations: t.stats.truncations.Load(), Missing: t.stats.missing.Load(), MayRepeat: t.stats.mayRepeat.Load(),
 	}
 }
 
 // Run hands on each line, without its newline, until ctx ends.
 func (t *Tail) Run(ctx context.Context, take Take) error {
-	take = t.noting(take)
 	notices, stop := watch(filepath.Dir(t.config.Path))
 	defer stop()
 	look := time.NewTicker(lookInterval)
@@ -122,7 +112,6 @@ func (t *Tail) Run(ctx context.Context, take Take) error {
 				file = nil
 				t.stats.rotations.Add(1)
 				t.catchUp(ctx, take, true)
-				t.begin(position{})
 				continue
 			}
 		}
@@ -136,50 +125,20 @@ func (t *Tail) Run(ctx context.Context, take Take) error {
 	return ctx.Err()
 }
 
-// noting returns a take that reads what Tetragon says of itself in passing.
-func (t *Tail) noting(take Take) Take {
-	return func(batch [][]byte) {
-		for _, line := range batch {
-			if !bytes.HasPrefix(line, []byte(`{"rate_limit_info"`)) {
-				continue
-			}
-			var event struct {
-				Info struct {
-					Dropped uint64 `json:"number_of_dropped_process_events,string"`
-				} `json:"rate_limit_info"`
-			}
-			if json.Unmarshal(line, &event) == nil {
-				t.stats.rateLimited.Add(event.Info.Dropped)
-			}
-		}
-		take(batch)
-	}
-}
-
 // begin sets the position, from which a file is read on.
 func (t *Tail) begin(p position) {
 	p.Clean = false
 	t.readTo = p.Offset
 	t.splitter.reset()
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.seen = p
 }
 
 // advance notes how far the whole lines of the file go.
 func (t *Tail) advance(file io.ReaderAt, offset int64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.seen.Offset = offset
 	if want := int(min(offset, maxHeadBytes)); file != nil && t.seen.HeadBytes < want {
 		t.seen.Head, t.seen.HeadBytes = headOf(io.NewSectionReader(file, 0, maxHeadBytes), want)
 	}
-}
-
-func (t *Tail) at() position {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.seen
 }
 
 // open opens the file at the position, or at its beginning if that is of another
@@ -189,7 +148,7 @@ func (t *Tail) open() *os.File {
 	if err != nil {
 		return nil // it is not there yet
 	}
-	p := t.at()
+	p := t.seen
 	if !p.of(file) {
 		p = position{}
 	}
