@@ -34,8 +34,8 @@ type Destination struct {
 	// in ndjson. Zero: MaxDatagram, or if that is zero too 1,232, and on loopback
 	// 65,507.
 	MaxShared int
-	// NoFragments makes 1,232 the default of MaxDatagram in every format, so that
-	// no path cuts a datagram into IP fragments.
+	// NoFragments bounds MaxDatagram, a preset's too, to 1,232 in every format, and
+	// on loopback to 65,507, so that no path cuts a datagram into IP fragments.
 	NoFragments bool
 	// JSONSequence adds the event's place in the stream as the last member of each
 	// event in json and ndjson.
@@ -51,7 +51,7 @@ type Destination struct {
 	// it the newest is dropped.
 	DropOldest bool
 	// RouteMTU makes frames as long as the route to the destination takes, up to
-	// MaxDatagram.
+	// MaxDatagram, if that is given.
 	RouteMTU bool
 	// Compression, Dictionary and Key are those of frames. FrameJSON sends events
 	// in frames as JSON instead of protobuf.

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"tetracast/datagram"
 	"tetracast/internal/udp"
 	"tetracast/ledger"
 )
@@ -231,6 +232,53 @@ func TestTooLong(t *testing.T) {
 	}
 }
 
+// TestTooLongForChunks: a message that would need more than 128 chunks of GELF is
+// sent in a form that needs fewer.
+func TestTooLongForChunks(t *testing.T) {
+	var socket fakeSocket
+	e := newTestExporter(t, Config{Destinations: []Destination{{Address: "127.0.0.1", Format: "gelf", MaxDatagram: 256}}}, &socket)
+	stop := start(t, e)
+	_ = e.Send(&tetragon.GetEventsResponse{NodeName: "node", Event: &tetragon.GetEventsResponse_ProcessExec{ProcessExec: &tetragon.ProcessExec{
+		Process: &tetragon.Process{ExecId: "id", Binary: "/bin/sh", Arguments: strings.Repeat("x", 65507)}}}})
+	stop()
+	reader := datagram.NewGELFReader(datagram.GELFLimits{})
+	var event []byte
+	for _, d := range socket.taken {
+		if len(d) > 256 {
+			t.Errorf("a chunk of %d bytes", len(d))
+		}
+		if p, whole, err := reader.Read(d, literalPort(1), time.Now()); err != nil {
+			t.Fatal(err)
+		} else if whole && p.Kind == datagram.KindEvent {
+			event = bytes.Clone(p.JSON)
+		}
+	}
+	if s := check(t, e).Streams[0]; s.Truncated != 1 || s.Sent != 1 || s.Dropped.Total() != 0 || !bytes.Contains(event, []byte(`"_tetracast_truncated`)) {
+		t.Errorf("stream %+v, event %.300s", s, event)
+	}
+}
+
+// TestSequenceOfRecords: with a sequence agent_init too says whose it is, also on
+// the straight way.
+func TestSequenceOfRecords(t *testing.T) {
+	var socket fakeSocket
+	e := newTestExporter(t, Config{Tetragon: &Tetragon{Version: "v1.7.0"}, Destinations: []Destination{{Address: "127.0.0.1", JSONSequence: true}}}, &socket)
+	stop := start(t, e)
+	for range 3 {
+		_ = e.SendMetadataEvent()
+	}
+	stop()
+	stream := check(t, e).Streams[0].Stream
+	for _, d := range socket.taken {
+		if !bytes.HasSuffix(d, []byte(`,"tetracast":{"stream":"`+stream+"\"}}\n")) {
+			t.Errorf("got %s", d)
+		}
+	}
+	if len(socket.taken) < 3 {
+		t.Errorf("%d datagrams", len(socket.taken))
+	}
+}
+
 // TestOversize: where not even the shortest form fits, the event is lost and
 // counted.
 func TestOversize(t *testing.T) {
@@ -414,6 +462,19 @@ func TestParseDestination(t *testing.T) {
 	f("log?gelf-fields=some", "graylog", `option gelf-fields: datagram: GELF fields "some", want flat or one`)
 	f("log?colour=red", "", `unknown option "colour", want one of compression, destination-queue-bytes,`)
 	f("log?max-datagram=x", "", "option max-datagram: ")
+	never := func(text string, want int) {
+		t.Helper()
+		if d, err := ParseDestination(text, Destination{NoFragments: true}); err != nil || d.MaxDatagram != want {
+			t.Errorf("%q without fragments: datagrams of %d, %v, want %d", text, d.MaxDatagram, err, want)
+		}
+	}
+	never("rsyslog://log", 1232)
+	never("json://log?max-datagram=9000", 1232)
+	never("json://log?max-datagram=600", 600)
+	never("json://127.0.0.1", 65507)
+	if d, err := ParseDestination("frame://log", Destination{RouteMTU: true}); err != nil || d.MaxDatagram != 65507 {
+		t.Errorf("frames as long as the route takes: %d, %v", d.MaxDatagram, err)
+	}
 	f("splunk://log", "", `unknown format "splunk"`)
 	f("log", "splunk", `unknown preset "splunk", want one of filebeat,`)
 }

@@ -59,9 +59,12 @@ func (d *Destination) setLimits() {
 	}
 	if d.MaxDatagram == 0 {
 		d.MaxDatagram = datagram.MaxPayload
-		if d.Format == "frame" || d.Format == "gelf" || d.NoFragments {
+		if d.Format == "gelf" || d.Format == "frame" && !d.RouteMTU {
 			d.MaxDatagram = packed
 		}
+	}
+	if d.NoFragments && d.Format != "frame" { // which are never cut
+		d.MaxDatagram = min(d.MaxDatagram, packed)
 	}
 	setDefault(&d.MaxShared, d.MaxDatagram)
 }

@@ -3,7 +3,6 @@ package exporter
 import (
 	"crypto/rand"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -125,7 +124,7 @@ func newStream(d Destination, cache *metadata.Cache, c Config) (*stream, error) 
 	s.stamper, _ = s.packer.(datagram.Stamper)
 	s.frame, _ = s.packer.(*datagram.Frame)
 	s.frameLimit = d.MaxDatagram
-	s.plainRecord = d.Format == "json" || d.Format == "ndjson"
+	s.plainRecord = (d.Format == "json" || d.Format == "ndjson") && !d.JSONSequence
 	if s.statsInterval == 0 {
 		s.statsInterval = statsInterval
 		if d.Format == "frame" {
@@ -136,9 +135,7 @@ func newStream(d Destination, cache *metadata.Cache, c Config) (*stream, error) 
 }
 
 // streamIDText is a stream id as accounts and events write it.
-func streamIDText(id uint64) string {
-	return hex.EncodeToString(binary.BigEndian.AppendUint64(nil, id))
-}
+func streamIDText(id uint64) string { return string(datagram.AppendStreamID(nil, id)) }
 
 // dial opens the socket to an address of the destination.
 func (s *stream) dial(addr netip.AddrPort) (sender, error) {

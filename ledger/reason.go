@@ -18,7 +18,8 @@ const (
 	// Untranscodable (exporter): neither the transcoder nor protojson could
 	// make JSON of the message.
 	Untranscodable
-	// Oversize (exporter): longer than one datagram of the destination may be.
+	// Oversize (exporter): longer than one datagram of the destination may be, in the
+	// shortest form that says what happened.
 	Oversize
 	// DestinationFull (exporter): the destination's own buffer was full while
 	// other destinations went on.
@@ -130,7 +131,7 @@ const (
 	FaultEmpty Fault = iota
 	// FaultTruncated: longer than the collector's buffer; the kernel cut it.
 	FaultTruncated
-	// FaultNotJSON: its bytes are not one JSON object.
+	// FaultNotJSON: its bytes, or some of its lines, are no JSON object.
 	FaultNotJSON
 	// FaultCutOff: the beginning of a JSON object without its end.
 	FaultCutOff
