@@ -1,0 +1,189 @@
+package metadata
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Store keeps what agents say of themselves for those who did not hear it: the
+// next process on the same host, another collector. What is in it can always be
+// made or heard again, so a store may forget, and nobody waits for one to send or
+// receive an event.
+//
+// Implementations are safe for concurrent use. Errors other than ErrNotFound say
+// that the store is away or broken.
+type Store interface {
+	// Get returns the value that was last put under the key. The bytes are only
+	// read. ErrNotFound: there is none, or it has expired.
+	Get(ctx context.Context, key string) ([]byte, error)
+	// Put keeps a copy of the value, of at most MaxEntry bytes.
+	Put(ctx context.Context, key string, value []byte) error
+	// Watch calls f, one call at a time, for what anybody puts from now on. It
+	// returns when ctx ends or the store can no longer tell.
+	Watch(ctx context.Context, f func(key string, value []byte)) error
+}
+
+// ErrNotFound says that a store has nothing under a key.
+var ErrNotFound = errors.New("metadata: not found")
+
+// ErrBadEntry says that what stands under a key is not what belongs there.
+var ErrBadEntry = errors.New("metadata: bad entry")
+
+// MaxEntry is the largest value of a store, in bytes: an agent_init fits a
+// datagram.
+const MaxEntry = 64 << 10
+
+// RecordKey is the key of a record, by its digest.
+func RecordKey(digest uint64) string { return fmt.Sprintf("record.%016x", digest) }
+
+// StreamKey is the key of the agent that sends a stream, by the stream's id.
+func StreamKey(stream uint64) string { return fmt.Sprintf("stream.%016x", stream) }
+
+// entry is a value as stores hold it. It repeats its key, so that a value which
+// was put under another agent's is found out.
+type entry struct {
+	Key    string          `json:"key"`
+	Record json.RawMessage `json:"record"`
+}
+
+// NewEntry returns the value that belongs under the key for an agent_init, which is
+// one JSON object.
+func NewEntry(key string, record []byte) ([]byte, error) {
+	value, err := json.Marshal(entry{Key: key, Record: record})
+	if err == nil && len(value) > MaxEntry {
+		err = fmt.Errorf("%d bytes, more than %d", len(value), MaxEntry)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("metadata: entry %s: %w", key, err)
+	}
+	return value, nil
+}
+
+// ReadEntry returns the agent_init in a value that a store has under the key, in
+// memory of its own, or an ErrBadEntry that says what is wrong with it.
+func ReadEntry(key string, value []byte) ([]byte, error) {
+	if len(value) > MaxEntry {
+		return nil, fmt.Errorf("%w: %s has %d bytes, more than %d", ErrBadEntry, key, len(value), MaxEntry)
+	}
+	var e entry
+	if err := json.Unmarshal(value, &e); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrBadEntry, key, err)
+	}
+	if e.Key != key {
+		return nil, fmt.Errorf("%w: under %s stands what belongs under %.40q", ErrBadEntry, key, e.Key)
+	}
+	var event MetadataEvent
+	if err := json.Unmarshal(e.Record, &event); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrBadEntry, key, err)
+	}
+	if event.Event != EventAgentInit {
+		return nil, fmt.Errorf("%w: %s holds %.40q, want %s", ErrBadEntry, key, event.Event, EventAgentInit)
+	}
+	if bytes.HasPrefix([]byte(key), []byte("record.")) && RecordKey(digest(event)) != key {
+		return nil, fmt.Errorf("%w: %s is not the digest of its record", ErrBadEntry, key)
+	}
+	return e.Record, nil
+}
+
+// MemoryStore is a store in this process's memory.
+type MemoryStore struct {
+	maxEntries int
+	expiry     time.Duration
+
+	mu       sync.Mutex
+	values   map[string]kept
+	watchers map[chan<- put]struct{}
+}
+
+// kept is a value and when it was put.
+type kept struct {
+	value []byte
+	at    time.Time
+}
+
+// put is what a watcher is told.
+type put struct {
+	key   string
+	value []byte
+}
+
+// NewMemoryStore returns a store that forgets what was put longer than expiry ago
+// (zero: nothing), and what was put first when it holds maxEntries.
+func NewMemoryStore(maxEntries int, expiry time.Duration) *MemoryStore {
+	return &MemoryStore{maxEntries: maxEntries, expiry: expiry, values: map[string]kept{}, watchers: map[chan<- put]struct{}{}}
+}
+
+// Get returns the value under the key.
+func (m *MemoryStore) Get(_ context.Context, key string) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v, ok := m.values[key]
+	if !ok || m.expired(v) {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, key)
+	}
+	return v.value, nil
+}
+
+func (m *MemoryStore) expired(v kept) bool { return m.expiry > 0 && time.Since(v.at) >= m.expiry }
+
+// Put keeps a copy of the value. A watcher that is too slow misses it.
+func (m *MemoryStore) Put(_ context.Context, key string, value []byte) error {
+	if len(value) > MaxEntry {
+		return fmt.Errorf("%w: %s has %d bytes, more than %d", ErrBadEntry, key, len(value), MaxEntry)
+	}
+	value = bytes.Clone(value)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.values[key]; !ok && len(m.values) >= m.maxEntries {
+		m.makeRoom()
+	}
+	m.values[key] = kept{value, time.Now()}
+	for w := range m.watchers {
+		select {
+		case w <- put{key, value}:
+		default:
+		}
+	}
+	return nil
+}
+
+// makeRoom forgets what has expired, or else what was put longest ago.
+func (m *MemoryStore) makeRoom() {
+	first, at := "", time.Time{}
+	for key, v := range m.values {
+		if m.expired(v) {
+			delete(m.values, key)
+		} else if at.IsZero() || v.at.Before(at) {
+			first, at = key, v.at
+		}
+	}
+	if len(m.values) >= m.maxEntries {
+		delete(m.values, first)
+	}
+}
+
+// Watch calls f for what is put, until ctx ends.
+func (m *MemoryStore) Watch(ctx context.Context, f func(key string, value []byte)) error {
+	puts := make(chan put, 64)
+	m.mu.Lock()
+	m.watchers[puts] = struct{}{}
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		delete(m.watchers, puts)
+		m.mu.Unlock()
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case p := <-puts:
+			f(p.key, p.value)
+		}
+	}
+}
