@@ -154,8 +154,7 @@ func (s *Summary) scanEvent(wire []byte) bool {
 			if !s.scanTime(v) {
 				return false
 			}
-		case number < 30 && Kind(number).layout().process != 0,
-			number == uint32(KindProcessThrottle), number == uint32(KindTest), number == uint32(KindRateLimitInfo):
+		case isEvent(number):
 			if s.Kind != Kind(number) { // another member replaces the one before
 				*s = Summary{Kind: Kind(number), HasTime: s.HasTime, Seconds: s.Seconds, Nanos: s.Nanos, Node: s.Node}
 			}
@@ -223,15 +222,8 @@ func (s *Summary) scanProcess(wire []byte) bool {
 		case 1:
 			s.ExecID = v
 		case 2:
-			s.HasPID = true
-			for k := 0; k < len(v); {
-				field, x, _, end := next(v, k)
-				if k = end; k < 0 {
-					return false
-				}
-				if field == 1 {
-					s.PID = uint32(x)
-				}
+			if !s.scanPID(v) {
+				return false
 			}
 		case 5:
 			s.Binary = v
@@ -241,6 +233,21 @@ func (s *Summary) scanProcess(wire []byte) bool {
 			}
 		case 11:
 			s.Docker = v
+		}
+	}
+	return true
+}
+
+// scanPID reads the UInt32Value of a pid.
+func (s *Summary) scanPID(wire []byte) bool {
+	s.HasPID = true
+	for i := 0; i < len(wire); {
+		number, x, _, end := next(wire, i)
+		if i = end; i < 0 {
+			return false
+		}
+		if number == 1 {
+			s.PID = uint32(x)
 		}
 	}
 	return true
