@@ -77,7 +77,7 @@ func (e *UDPExporter) announceStraight() bool {
 	}
 	e.holder = nobody
 	missed := e.armed == never && e.worker.again(false).Before(never) // Run looked while the role was here
-	if missed || e.closed || e.queue.head != nil || e.announce || len(e.dialled) > 0 {
+	if missed || e.closed || !e.queue.empty() || e.announce || len(e.dialled) > 0 {
 		e.delegate()
 	}
 	e.mu.Unlock()

@@ -63,7 +63,9 @@ type Config struct {
 	FlushInterval time.Duration
 
 	// QueueBytes bounds the events that wait, in bytes. When it is reached the
-	// newest event is dropped as queue_full. Zero: DefaultQueueBytes.
+	// oldest make room: exec and exit first, which get three quarters of it at most.
+	// They are dropped as queue_full_process and queue_full_policy. Zero:
+	// DefaultQueueBytes.
 	QueueBytes int
 	// TranscodeCacheBytes bounds the transcoder's memory of parts it has seen.
 	// Zero: DefaultTranscodeCacheBytes. Negative: none.

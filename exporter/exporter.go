@@ -163,7 +163,7 @@ func (e *UDPExporter) QueuedBytes() int {
 
 // take lets up to maxTake events in.
 func (e *UDPExporter) take(events [][]byte, f form) error {
-	own := e.own(events, f)
+	own, policy := e.look(events, f)
 	now := time.Now()
 	e.mu.Lock()
 	e.seen += uint64(len(events))
@@ -174,7 +174,7 @@ func (e *UDPExporter) take(events [][]byte, f form) error {
 		return ErrClosed
 	}
 	quick := e.quick(now, len(events))
-	if !quick && e.holder == nobody && e.queue.head == nil && size(events) <= inlineBytes && e.worker.ready(now) {
+	if !quick && e.holder == nobody && e.queue.empty() && size(events) <= inlineBytes && e.worker.ready(now) {
 		e.assume(caller)
 		e.inHand = uint64(len(events)) - own.count()
 		e.mu.Unlock()
@@ -188,10 +188,12 @@ func (e *UDPExporter) take(events [][]byte, f form) error {
 		return nil
 	}
 	for i, event := range events {
-		if !own.has(i) && !e.queue.push(event, f) {
-			e.dropped[ledger.QueueFull]++
+		if !own.has(i) {
+			e.queue.push(event, f, policy.lane(i))
 		}
 	}
+	e.dropped[ledger.QueueFullProcess] = e.queue.dropped[processLane]
+	e.dropped[ledger.QueueFullPolicy] = e.queue.dropped[policyLane]
 	e.storeIntake()
 	if e.parked && e.worker.ready(now) {
 		e.tell() // one destination is waited for, another could go on
@@ -237,7 +239,7 @@ func (e *UDPExporter) settle() {
 	defer e.mu.Unlock()
 	e.publish()
 	e.holder = nobody
-	if e.closed || e.queue.head != nil || e.worker.pending() || e.announce || len(e.dialled) > 0 || e.worker.again(false).Before(e.armed) {
+	if e.closed || !e.queue.empty() || e.worker.pending() || e.announce || len(e.dialled) > 0 || e.worker.again(false).Before(e.armed) {
 		e.delegate()
 	}
 }

@@ -112,10 +112,7 @@ func (e *UDPExporter) abandon() {
 
 // drop counts what is still queued as lost. Called with the lock.
 func (e *UDPExporter) drop() {
-	for c := e.queue.pop(); c != nil; c = e.queue.pop() {
-		e.dropped[ledger.Shutdown] += uint64(len(c.items))
-		e.queue.release(c)
-	}
+	e.dropped[ledger.Shutdown] += e.queue.clear()
 	for _, s := range e.worker.streams {
 		s.abandon()
 	}
@@ -138,40 +135,32 @@ func (e *UDPExporter) work(deadline time.Time) (again time.Time) {
 		if !deadline.IsZero() && now.After(deadline) {
 			return deadline
 		}
-		var c *chunk
+		var t taken
 		if e.worker.ready(now) {
-			c = e.queue.pop()
+			t = e.queue.pop()
 		}
-		if c != nil {
-			e.inHand = uint64(len(c.items))
-		}
+		e.inHand = t.events
 		e.mu.Unlock()
-		e.workOff(c, now)
+		e.workOff(&t, now)
 		e.mu.Lock()
-		if c != nil {
-			e.queue.release(c)
-		}
+		e.queue.release(&t)
 		e.publish()
-		if c != nil || e.announce || len(e.dialled) > 0 || e.queue.head != nil && e.worker.ready(now) {
+		if t.events > 0 || e.announce || len(e.dialled) > 0 || !e.queue.empty() && e.worker.ready(now) {
 			continue
 		}
-		if e.queue.head == nil && !e.worker.pending() {
+		if e.queue.empty() && !e.worker.pending() {
 			e.holder = nobody
 		}
 		e.parked = e.holder == runner
-		e.armed = e.worker.again(e.queue.head != nil)
+		e.armed = e.worker.again(!e.queue.empty())
 		return e.armed
 	}
 }
 
-// workOff does what is due, and the events of c, which may be nil.
-func (e *UDPExporter) workOff(c *chunk, now time.Time) {
-	if c != nil {
-		start := 0
-		for _, it := range c.items {
-			e.worker.add(c.bytes[start:it.end], it.form)
-			start = it.end
-		}
+// workOff does what is due, and the events that t has.
+func (e *UDPExporter) workOff(t *taken, now time.Time) {
+	for event, f, ok := t.next(); ok; event, f, ok = t.next() {
+		e.worker.add(event, f)
 	}
 	e.worker.finish(now)
 }

@@ -143,14 +143,22 @@ func clock(id int32) (ns int64) {
 // Caused says whether this process caused the event by exporting. What cannot
 // be decided is not excluded. It does not allocate for events of others.
 func (s *Self) Caused(wire []byte) bool {
+	kind, member := transcode.KindOf(wire)
+	return s.caused(wire, kind, member)
+}
+
+// caused is Caused for an event whose kind was seen. Nearly every event is somebody
+// else's by its kind, pid or binary; only what may be ours is scanned.
+func (s *Self) caused(wire []byte, kind transcode.Kind, member []byte) bool {
+	if kind != transcode.KindProcessKprobe && kind != transcode.KindProcessTracepoint {
+		return false
+	}
+	pid, hasPID, binary := transcode.ProcessOf(kind, member)
+	if s.pid != 0 && (!hasPID || pid != s.pid) || s.pid == 0 && string(binary) != s.binary {
+		return false
+	}
 	event, err := transcode.Scan(wire)
-	if err != nil || event.Action != transcode.ActionPost {
-		return false
-	}
-	if event.Kind != transcode.KindProcessKprobe && event.Kind != transcode.KindProcessTracepoint {
-		return false
-	}
-	return s.is(&event) && onNetworkPath(&event)
+	return err == nil && event.Action == transcode.ActionPost && s.is(&event) && onNetworkPath(&event)
 }
 
 // is says whether the event's process is this one.

@@ -179,21 +179,25 @@ const maxTake = 64
 // mask marks some of maxTake events.
 type mask uint64
 
-func (m mask) has(i int) bool { return m&(1<<i) != 0 }
-func (m mask) count() uint64  { return uint64(bits.OnesCount64(uint64(m))) }
+func (m mask) has(i int) bool  { return m&(1<<i) != 0 }
+func (m mask) lane(i int) lane { return lane(m >> i & 1) }
+func (m mask) count() uint64   { return uint64(bits.OnesCount64(uint64(m))) }
 
-// own marks the events that the exporter itself caused.
-func (e *UDPExporter) own(events [][]byte, f form) mask {
-	var m mask
-	if e.config.Self == nil || f != formWire {
-		return m
-	}
+// look says of each event whether the exporter itself caused it, and which are of
+// policyLane. It looks at each one's outermost fields.
+func (e *UDPExporter) look(events [][]byte, f form) (own, policy mask) {
 	for i, event := range events {
-		if e.config.Self.Caused(event) {
-			m |= 1 << i
+		if f == formLine {
+			policy |= mask(laneOfLine(event)) << i
+			continue
+		}
+		kind, member := transcode.KindOf(event)
+		policy |= mask(laneOf(kind)) << i
+		if e.config.Self != nil && e.config.Self.caused(event, kind, member) {
+			own |= 1 << i
 		}
 	}
-	return m
+	return own, policy
 }
 
 func size(events [][]byte) int {

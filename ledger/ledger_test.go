@@ -55,7 +55,7 @@ func TestDropsJSON(t *testing.T) {
 
 func TestExporterCloses(t *testing.T) {
 	account := Exporter{Seen: 10, Excluded: 1, Streams: []Stream{{Sent: 6, Queued: 1}}}
-	account.Dropped[QueueFull] = 1
+	account.Dropped[QueueFullProcess] = 1
 	account.Streams[0].Dropped[Oversize] = 1
 	if err := account.Close(); err != nil || !*account.Closes {
 		t.Fatalf("a whole account does not close: %v", err)

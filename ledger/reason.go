@@ -9,9 +9,13 @@ type Reason uint8
 
 // The reasons of the exporter, of the collector, and the one of both.
 const (
-	// QueueFull (exporter): the queue, bounded in bytes, had no room. Tetragon
-	// sent faster than the destinations took.
-	QueueFull Reason = iota
+	// QueueFullProcess (exporter): an exec or exit for which the queue, bounded in
+	// bytes, had no room, or which made room for a later event. Tetragon sent faster
+	// than the destinations took.
+	QueueFullProcess Reason = iota
+	// QueueFullPolicy (exporter): likewise an event of any other kind: of a policy, or
+	// enforcement. These are lost only when no exec or exit is left to make room.
+	QueueFullPolicy
 	// Invalid (exporter): what was given to Send could not be marshalled, or
 	// what was given to SendJSON is not one JSON object.
 	Invalid
@@ -64,18 +68,19 @@ const (
 )
 
 var reasonTexts = [numReasons]string{
-	QueueFull:       "queue_full",
-	Invalid:         "invalid",
-	Untranscodable:  "untranscodable",
-	Oversize:        "oversize",
-	DestinationFull: "destination_full",
-	Refused:         "refused",
-	NotPermitted:    "not_permitted",
-	TooLarge:        "too_large",
-	NoBuffers:       "no_buffers",
-	SendFailed:      "send_failed",
-	SinkFull:        "sink_full",
-	SinkFailed:      "sink_failed",
+	QueueFullProcess: "queue_full_process",
+	QueueFullPolicy:  "queue_full_policy",
+	Invalid:          "invalid",
+	Untranscodable:   "untranscodable",
+	Oversize:         "oversize",
+	DestinationFull:  "destination_full",
+	Refused:          "refused",
+	NotPermitted:     "not_permitted",
+	TooLarge:         "too_large",
+	NoBuffers:        "no_buffers",
+	SendFailed:       "send_failed",
+	SinkFull:         "sink_full",
+	SinkFailed:       "sink_failed",
 
 	UnknownDictionary: "unknown_dictionary",
 	Broken:            "broken",

@@ -48,7 +48,7 @@ type ExportConfig struct {
 // AddFlags declares the command's flags.
 func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	c.Destination.addFlags(flags)
-	flags.IntVar(&c.QueueBytes, "queue-bytes", exporter.DefaultQueueBytes, "the most bytes of events that wait; what does not fit is dropped as queue_full")
+	flags.IntVar(&c.QueueBytes, "queue-bytes", exporter.DefaultQueueBytes, "the most bytes of events that wait; beyond it the oldest make room, exec and exit first, counted as queue_full_process and queue_full_policy")
 	flags.IntVar(&c.TranscodeCache, "transcode-cache", exporter.DefaultTranscodeCacheBytes, "memory for parts of events that repeat, in bytes; 0: none")
 	flags.DurationVar(&c.MetadataInterval, "metadata-interval", exporter.DefaultMetadataInterval, "time between two agent_init, give or take a tenth; 0: only at the start and on change")
 	flags.DurationVar(&c.StatsInterval, "stats-interval", -1, "time between two agent_stats, the account as an event, give or take a tenth; -1ns: 10s in frames, else 60s; 0: none, and no goodbye")

@@ -74,7 +74,7 @@ func (c *ExportConfig) open(log *slog.Logger, out **exporter.UDPExporter) (*inpu
 	}
 	save := func() error {
 		account := (*out).Account()
-		lost := account.Dropped[ledger.Shutdown] + account.Dropped[ledger.QueueFull]
+		lost := account.Dropped[ledger.Shutdown] + account.Dropped[ledger.QueueFullProcess] + account.Dropped[ledger.QueueFullPolicy]
 		for i := range account.Streams {
 			lost += account.Streams[i].Dropped[ledger.Shutdown]
 		}

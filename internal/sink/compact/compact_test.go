@@ -177,8 +177,8 @@ func TestLines(t *testing.T) {
 	// Agents.
 	f(`{"@timestamp":"2026-01-01T00:00:00Z","event":"agent_init","tetragon_version":"v1.7.0","hostname":"node-1","kernel_version":"6.12.1","pid":42,"udp_destination":"h:7514"}`,
 		"📡 agent_init node-1 tetragon v1.7.0 kernel 6.12.1 pid 42 -> h:7514")
-	f(`{"@timestamp":"2026-01-01T00:00:00Z","event":"agent_stats","hostname":"node-1","seen":9,"sent":6,"excluded":1,"refused":1,"dropped":{"queue_full":1,"oversize":1}}`,
-		"📊 agent_stats node-1 seen 9 excluded 1 sent 6 refused 1 dropped oversize 1 dropped queue_full 1")
+	f(`{"@timestamp":"2026-01-01T00:00:00Z","event":"agent_stats","hostname":"node-1","seen":9,"sent":6,"excluded":1,"refused":1,"dropped":{"queue_full_process":1,"oversize":1}}`,
+		"📊 agent_stats node-1 seen 9 excluded 1 sent 6 refused 1 dropped oversize 1 dropped queue_full_process 1")
 	f(`{"@timestamp":"2026-01-01T00:00:00Z","event":7}`, `❔ @timestamp {"@timestamp":"2026-01-01T00:00:00Z","event":7}`)
 }
 
