@@ -1,6 +1,8 @@
 # What a developer types. .ci/run is what has to pass.
 .PHONY: check test race bench bench-gate fuzz soak interop update
 
+PEERS ?= $(HOME)/.cache/tetracast-peers
+
 check: ## everything that CI runs
 	.ci/run
 
@@ -12,12 +14,12 @@ race:
 
 bench: ## each room beside its rivals and its floor
 	go test -run xxx -bench . ./datagram ./metadata ./transcode ./internal/udp ./internal/source ./internal/collector
-	go test -run xxx -bench Export -benchtime 5x ./cmd/tetracast
 	go run ./cmd/tetracast bench transcode
 	go run ./cmd/tetracast bench udp
 	go run ./cmd/tetracast bench formats
 	go run ./cmd/tetracast bench frame
 	go run ./cmd/tetracast bench collect
+	go run ./cmd/tetracast bench pipeline --peers $(PEERS)
 
 bench-gate: ## figures that must not grow, counted by valgrind
 	TETRACAST_GATE=1 go test -count=1 ./exporter ./transcode -run Instructions -v
@@ -37,7 +39,7 @@ soak: ## the long runs: ten minutes with faults coming and going, millions of da
 	go run ./cmd/tetracast bench udp --rounds 1 --datagrams 10000000
 	go run ./cmd/tetracast bench collect --rounds 1 --events 10000000
 
-PEERS ?= $(HOME)/.cache/tetracast-peers
+
 interop: ## with collectors of other projects, which it installs below PEERS
 	test/interop/peers.sh $(PEERS)
 	cd test/interop && TETRACAST_PEERS=$(PEERS) TETRACAST_REQUIRE_PEERS="rsyslog syslog-ng telegraf telegraf-syslog graygelf otel otel-syslog" go test -v ./...

@@ -13,7 +13,7 @@ func newBench() *cobra.Command {
 		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	bench.AddCommand(newBenchCollect(), newBenchFormats(), newBenchFrame(), newBenchTranscode(), newBenchUDP())
+	bench.AddCommand(newBenchCollect(), newBenchFormats(), newBenchFrame(), newBenchPipeline(), newBenchRival(), newBenchTranscode(), newBenchUDP())
 	return bench
 }
 
@@ -81,6 +81,36 @@ func newBenchFormats() *cobra.Command {
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return app.BenchFormats(cmd.Context(), config, streams())
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	return cmd
+}
+
+func newBenchPipeline() *cobra.Command {
+	var config app.BenchPipelineConfig
+	cmd := &cobra.Command{
+		Use:   "pipeline",
+		Short: "The whole export as a process beside its rivals and floors, and as it grows",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.BenchPipeline(cmd.Context(), config, streams())
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	return cmd
+}
+
+// newBenchRival is for bench pipeline, which starts it.
+func newBenchRival() *cobra.Command {
+	var config app.BenchRivalConfig
+	cmd := &cobra.Command{
+		Use:    "rival KIND",
+		Short:  "What bench pipeline measures export against",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return app.BenchRival(cmd.Context(), args[0], config)
 		},
 	}
 	config.AddFlags(cmd.Flags())

@@ -6,7 +6,6 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -32,13 +31,6 @@ import (
 const asMain = "TETRACAST_TEST_AS_MAIN"
 
 func TestMain(m *testing.M) {
-	if arguments := os.Getenv(asRival); arguments != "" {
-		if err := rival(arguments); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
 	if os.Getenv(asMain) != "" {
 		main()
 	}
