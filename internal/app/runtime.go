@@ -1,0 +1,90 @@
+package app
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+)
+
+// exportProcs is how many processors export runs Go code on at once: its reader and
+// its worker. More would only look for work to steal, which costs at each wake-up.
+const exportProcs = 2
+
+// memoryShare is the part of the container's memory up to which the garbage
+// collector may let the heap grow; the rest is for what is not heap.
+const memoryShare = 0.9
+
+// tuneRuntime gives the Go runtime what the machine and the container give the
+// process, and says so in the log. GOMAXPROCS, GOGC and GOMEMLIMIT in the
+// environment win. procs bounds the processors; 0: no bound.
+func tuneRuntime(procs int, log *slog.Logger) {
+	// Since Go 1.25 GOMAXPROCS starts as what the control group's CPU limit allows.
+	if os.Getenv("GOMAXPROCS") == "" && procs > 0 && runtime.GOMAXPROCS(0) > procs {
+		runtime.GOMAXPROCS(procs)
+	}
+	limit, from := debug.SetMemoryLimit(-1), "GOMEMLIMIT"
+	if os.Getenv("GOMEMLIMIT") == "" {
+		from = "no limit"
+		if memory, file := memoryLimit("/proc/self/cgroup", "/sys/fs/cgroup"); memory > 0 {
+			limit, from = int64(float64(memory)*memoryShare), file
+			debug.SetMemoryLimit(limit)
+		}
+	}
+	attrs := []any{"gomaxprocs", runtime.GOMAXPROCS(0), "gogc", gogc(), "memory_limit_from", from}
+	if limit != math.MaxInt64 {
+		attrs = append(attrs, "memory_limit_bytes", limit)
+	}
+	log.Info("Go runtime", attrs...)
+}
+
+// gogc is the growth of the heap, in percent, at which the collector runs.
+func gogc() string {
+	if text := os.Getenv("GOGC"); text != "" {
+		return text
+	}
+	return "100"
+}
+
+// memoryLimit returns the least memory.max of the process's control group and
+// those above it, and the file that has it; 0: there is none. Control groups
+// version 2 only; see Documentation/admin-guide/cgroup-v2.rst of Linux.
+func memoryLimit(self, root string) (bytes uint64, file string) {
+	text, err := os.ReadFile(self)
+	if err != nil {
+		return 0, ""
+	}
+	group := ""
+	for line := range strings.Lines(string(text)) {
+		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
+			group = path
+		}
+	}
+	for {
+		path := filepath.Join(root, group, "memory.max")
+		if n, err := readLimit(path); err == nil && (bytes == 0 || n < bytes) {
+			bytes, file = n, path
+		}
+		if group == "/" || group == "." || group == "" {
+			return bytes, file
+		}
+		group = filepath.Dir(group)
+	}
+}
+
+func readLimit(path string) (uint64, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("app: %s: no limit: %w", path, err) // "max"
+	}
+	return n, nil
+}

@@ -1,0 +1,47 @@
+package app
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestMemoryLimit: the least limit on the way from the process's control group to
+// the root is the one in force.
+func TestMemoryLimit(t *testing.T) {
+	root := t.TempDir()
+	self := filepath.Join(root, "cgroup")
+	put := func(path, text string) {
+		t.Helper()
+		path = filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := func(want uint64, wantFile string) {
+		t.Helper()
+		got, file := memoryLimit(self, filepath.Join(root, "fs"))
+		if wantFile != "" {
+			wantFile = filepath.Join(root, wantFile)
+		}
+		if got != want || file != wantFile {
+			t.Errorf("limit %d from %s, want %d from %s", got, file, want, wantFile)
+		}
+	}
+	f(0, "")
+	put("cgroup", "12:pids:/x\n0::/a/b\n")
+	f(0, "")
+	put("fs/a/b/memory.max", "max\n")
+	f(0, "")
+	put("fs/a/memory.max", "201326592\n")
+	f(201326592, "fs/a/memory.max")
+	put("fs/a/b/memory.max", "100\n")
+	f(100, "fs/a/b/memory.max")
+	put("fs/memory.max", "50\n")
+	f(50, "fs/memory.max")
+	put("cgroup", "0::/\n")
+	f(50, "fs/memory.max")
+}
