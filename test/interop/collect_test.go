@@ -133,11 +133,8 @@ log { source(s); destination(d); };
 					relay.run(p.command(r.cmd.Path, path, relay.folder))
 				}
 			}
-			shortened := send(t, fmt.Sprintf("syslog://127.0.0.1:%d?max-datagram=60000", relay.port), func(e *exporter.UDPExporter) {
-				for _, wire := range wires {
-					_ = e.SendWire(wire)
-				}
-			})
+			shortened := send(t, fmt.Sprintf("syslog://127.0.0.1:%d?max-datagram=60000", relay.port), relay.port, len(wires),
+				func(e *exporter.UDPExporter, i int) { _ = e.SendWire(wires[i]) })
 			got, account := end(len(want))
 			compare(t, got, want, shortened)
 			if len(account.Agents) != 1 || len(account.Agents[0].Streams) != 1 {

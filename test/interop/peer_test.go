@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -198,14 +199,24 @@ func freePort(t *testing.T) int {
 	return conn.LocalAddr().(*net.UDPAddr).Port
 }
 
-// bound says whether a socket of this network namespace has the port: udp(7),
-// /proc/net/udp.
-func bound(port int) bool {
+// bound says whether a socket of this network namespace has the port.
+func bound(port int) bool { return waiting(port) >= 0 }
+
+// waiting returns how many bytes wait in the socket that has the port, the sixth
+// column of /proc/net/udp (udp(7), rx_queue), or -1 if none has it.
+func waiting(port int) (bytes int) {
 	for _, path := range []string{"/proc/net/udp", "/proc/net/udp6"} {
 		text, _ := os.ReadFile(path)
-		if bytes.Contains(text, fmt.Appendf(nil, ":%04X ", port)) {
-			return true
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Fields(line)
+			if len(fields) > 4 && strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", port)) {
+				_, queue, _ := strings.Cut(fields[4], ":")
+				n, err := strconv.ParseInt(queue, 16, 64)
+				if err == nil {
+					return int(n)
+				}
+			}
 		}
 	}
-	return false
+	return -1
 }
