@@ -36,8 +36,9 @@ func commandsPage() string {
 	var page strings.Builder
 	page.WriteString("# Commands\n\nMade from the commands themselves; a test keeps it so.\n\n" +
 		"Exit codes: 0 done, 1 failed, 2 wrong usage. Standard output carries data only; logs, accounts and errors go to\n" +
-		"standard error. `--config FILE` names a YAML file with a section for each command; the environment wins over it, and the\n" +
-		"command line over both.\n")
+		"standard error. `--config FILE` names a YAML file with a section for each command, else `/etc/tetracast/tetracast.yaml` is\n" +
+		"read if it is there; then the files `*.yaml` in the folder of its name and `.d`, in order. The environment wins over the files, and the\n" +
+		"command line over both. `config print COMMAND` shows each value and where it comes from.\n")
 	describe(&page, "##", newRoot())
 	return page.String()
 }
@@ -45,6 +46,9 @@ func commandsPage() string {
 // describe writes the commands under parent, and those under them.
 func describe(page *strings.Builder, heading string, parent *cobra.Command) {
 	for _, cmd := range parent.Commands() {
+		if cmd.Hidden || parent.Name() == "print" { // whose flags are those of the commands themselves
+			continue
+		}
 		name := strings.TrimPrefix(cmd.CommandPath(), "tetracast ")
 		fmt.Fprintf(page, "\n%s %s\n\n%s\n", heading, name, strings.ReplaceAll(first(cmd.Long, cmd.Short+"."), "\n", " "))
 		describeFlags(page, cmd)

@@ -39,42 +39,52 @@ func newRoot() *cobra.Command {
 		Long: "tetracast sends the events of Tetragon and the metadata of the agent over UDP, at\n" +
 			"next to no CPU, and counts every event that got lost.\n\n" +
 			"A flag can also be set by an environment variable, --udp-destination by\n" +
-			"TETRACAST_UDP_DESTINATION, or in a YAML file given with --config, in a section\n" +
-			"named for the command. The command line wins over the environment, and the\n" +
-			"environment over the file.",
+			"TETRACAST_UDP_DESTINATION, or in a YAML file, in a section named for the command:\n" +
+			"the one given with --config, or /etc/tetracast/tetracast.yaml. Files in the folder\n" +
+			"of its name and .d win over it. The command line wins over the environment, and the\n" +
+			"environment over the files. config print shows what comes from where.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArguments,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SuggestionsMinimumDistance = 2
-	config := root.PersistentFlags().String("config", "", "YAML file with a section for each command")
+	root.PersistentFlags().String("config", "", "YAML file with a section for each command; empty: "+app.DefaultConfig+", if it is there")
 	root.SetFlagErrorFunc(flagError)
-	commands := []*cobra.Command{newExport(), newCollect(), newReplay(), newDecode(), newDemo()}
+	commands := layered()
 	for _, c := range commands {
 		c.Args = noArguments
-		c.PreRunE = func(cmd *cobra.Command, _ []string) error { return layer(cmd, commands, *config) }
+		c.PreRunE = func(cmd *cobra.Command, _ []string) error {
+			_, err := layer(cmd, commands)
+			return err
+		}
 	}
 	root.AddCommand(commands...)
-	root.AddCommand(newAccount(), newBench(), newDictionary(), newKey(), newVersion())
+	root.AddCommand(newAccount(), newBench(), newConfig(layered), newDictionary(), newKey(), newVersion())
 	return root
 }
 
+// layered returns the commands that have a section in the configuration files.
+func layered() []*cobra.Command {
+	return []*cobra.Command{newExport(), newCollect(), newReplay(), newDecode(), newDemo()}
+}
+
 // layer fills the flags that the command line did not set.
-func layer(cmd *cobra.Command, commands []*cobra.Command, path string) error {
+func layer(cmd *cobra.Command, commands []*cobra.Command) (app.Origins, error) {
+	path, err := cmd.Flags().GetString("config")
+	if err != nil {
+		return nil, err
+	}
 	if fromEnv, ok := os.LookupEnv("TETRACAST_CONFIG"); ok && path == "" {
 		path = fromEnv
 	}
-	var file app.File
-	if path != "" {
-		sections := map[string]*pflag.FlagSet{}
-		for _, c := range commands {
-			sections[c.Name()] = c.LocalNonPersistentFlags()
-		}
-		var err error
-		if file, err = app.ReadFile(path, sections); err != nil {
-			return err
-		}
+	sections := map[string]*pflag.FlagSet{}
+	for _, c := range commands {
+		sections[c.Name()] = c.LocalNonPersistentFlags()
+	}
+	file, err := app.ReadFiles(path, sections)
+	if err != nil {
+		return nil, err
 	}
 	return app.Layer(cmd.LocalNonPersistentFlags(), os.LookupEnv, file[cmd.Name()])
 }

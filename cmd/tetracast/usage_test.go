@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -161,6 +162,63 @@ func TestLayers(t *testing.T) {
 	p = run(t, "collect", "--output", "json")
 	if log := p.waitLog("Listening"); strings.Contains(log, "127.0.0.1:1 ") {
 		t.Errorf("the environment does not win over the file:\n%s", log)
+	}
+}
+
+// TestConfigPrint: each value and where it comes from, in a form that can be read
+// again; drop-in files win over the file, the later over the earlier; no secret.
+func TestConfigPrint(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "tetracast.yaml")
+	put := func(path, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(path, "export:\n  flush-interval: 1ms\n  queue-bytes: 1\n  reconnect: false\ncollect:\n  exit-idle: 1ms\n")
+	put(path+".d/10-first.yaml", "export:\n  queue-bytes: 2\n  stats-interval: 3s\n")
+	put(path+".d/20-second.yaml", "export:\n  queue-bytes: 3\n")
+	put(path+".d/30.yaml.disabled", "export:\n  queue-bytes: 4\n")
+	t.Setenv("TETRACAST_STATS_INTERVAL", "7s")
+	p := run(t, "config", "print", "export", "--config", path, "--udp-destination", "a:1", "--udp-destination", "gelf://user:pass@b:2", "--log-level", "1")
+	if code := p.wait(10 * time.Second); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	out := p.out.String()
+	for _, want := range []string{
+		"export:\n", "  flush-interval: 1ms # " + path + "\n", "  queue-bytes: 3 # " + path + ".d/20-second.yaml\n",
+		"  stats-interval: 7s # TETRACAST_STATS_INTERVAL\n", "  reconnect: false # " + path + "\n",
+		"  udp-destination: ['a:1', 'gelf://user:xxxxx@b:2'] # command line\n", "  log-level: \"1\" # command line\n", "  source: grpc # default\n",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("not there: %q", want)
+		}
+	}
+	if strings.Contains(out, "pass@") || t.Failed() {
+		t.Fatalf("%s", out)
+	}
+	put(filepath.Join(folder, "again.yaml"), strings.ReplaceAll(out, ":xxxxx@", ":pass@"))
+	t.Setenv("TETRACAST_STATS_INTERVAL", "7s")
+	again := run(t, "config", "print", "export", "--config", filepath.Join(folder, "again.yaml"))
+	again.wait(10 * time.Second)
+	values := func(text string) (values []string) {
+		for line := range strings.Lines(text) {
+			value, _, _ := strings.Cut(line, " # ")
+			values = append(values, value)
+		}
+		return values
+	}
+	if got, want := values(again.out.String()), values(out); !slices.Equal(got, want) {
+		t.Errorf("read again it says\n%s\ninstead of\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	put(path+".d/20-second.yaml", "export:\n  queue-byte: 3\n")
+	p = run(t, "config", "print", "export", "--config", path)
+	if code := p.wait(10 * time.Second); code != app.ExitUsage || !strings.Contains(p.log.String(), "20-second.yaml") || !strings.Contains(p.log.String(), `did you mean "queue-bytes"?`) {
+		t.Errorf("an unknown key in a drop-in file: exit code %d:\n%s", code, p.log.String())
 	}
 }
 

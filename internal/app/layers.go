@@ -1,8 +1,11 @@
 package app
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -14,49 +17,100 @@ import (
 // --udp-destination is TETRACAST_UDP_DESTINATION.
 const envPrefix = "TETRACAST_"
 
-// File is the YAML configuration file: for each command a section, in it its
+// DefaultConfig is the configuration file that is read where none is named, if it is
+// there.
+const DefaultConfig = "/etc/tetracast/tetracast.yaml"
+
+// dropIns is what follows the name of the configuration file in the name of the
+// folder whose files, *.yaml in the order of their names, win over it and over those
+// before.
+const dropIns = ".d"
+
+// File is what the configuration files say: for each command a section, in it its
 // flags by name.
 //
 //	export:
 //	  udp-destination: [collector.example:7514]
 //	  flush-interval: 5ms
-type File map[string]map[string]any
+type File map[string]map[string]Setting
 
-// ReadFile reads the configuration file at path and holds its sections and keys
-// against the flags of the commands. An unknown section or key is an error that
-// names the nearest known one.
-func ReadFile(path string, commands map[string]*pflag.FlagSet) (File, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, Usage(fmt.Errorf("app: reading the configuration file: %w", err), "--config names a YAML file that can be read")
-	}
-	var file File
-	if err := yaml.Unmarshal(text, &file); err != nil {
-		return nil, Usage(fmt.Errorf("app: reading the configuration file %s: %w", path, err),
-			"the file has one section for each command, with its flags as keys: export: {udp-destination: [host:port]}")
-	}
-	for section, keys := range file {
-		flags, ok := commands[section]
-		if !ok {
-			return nil, Usage(fmt.Errorf("app: configuration file %s: unknown section %q", path, section),
-				didYouMean(section, sortedKeys(commands)))
-		}
-		for key := range keys {
-			if flags.Lookup(key) == nil {
-				return nil, Usage(fmt.Errorf("app: configuration file %s: section %s: unknown key %q", path, section, key),
-					didYouMean(key, flagNames(flags)))
-			}
-		}
-	}
-	return file, nil
+// Setting is the value of a flag in a configuration file.
+type Setting struct {
+	Value any
+	Path  string // of the file that says so
 }
 
+// ReadFiles reads the configuration file at path and its drop-in files, and holds
+// their sections and keys against the flags of the commands. An unknown section or
+// key is an error that names the nearest known one. An empty path is DefaultConfig,
+// which need not be there.
+func ReadFiles(path string, commands map[string]*pflag.FlagSet) (File, error) {
+	paths := []string{path}
+	if path == "" {
+		path, paths = DefaultConfig, nil
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			paths = []string{path}
+		}
+	}
+	others, err := filepath.Glob(filepath.Join(path+dropIns, "*.yaml"))
+	if err != nil {
+		return nil, Usage(fmt.Errorf("app: looking for files beside %s: %w", path, err), "--config names a YAML file that can be read")
+	}
+	all := File{}
+	for _, path := range append(paths, others...) {
+		if err := all.read(path, commands); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// read adds what one file says.
+func (f File) read(path string, commands map[string]*pflag.FlagSet) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Usage(fmt.Errorf("app: reading the configuration file: %w", err), "--config names a YAML file that can be read")
+	}
+	var sections map[string]map[string]any
+	if err := yaml.Unmarshal(text, &sections); err != nil {
+		return Usage(fmt.Errorf("app: reading the configuration file %s: %w", path, err),
+			"the file has one section for each command, with its flags as keys: export: {udp-destination: [host:port]}")
+	}
+	for section, keys := range sections {
+		flags, ok := commands[section]
+		if !ok {
+			return Usage(fmt.Errorf("app: configuration file %s: unknown section %q", path, section),
+				didYouMean(section, sortedKeys(commands)))
+		}
+		if f[section] == nil {
+			f[section] = map[string]Setting{}
+		}
+		for key, value := range keys {
+			if flags.Lookup(key) == nil {
+				return Usage(fmt.Errorf("app: configuration file %s: section %s: unknown key %q", path, section, key),
+					didYouMean(key, flagNames(flags)))
+			}
+			f[section][key] = Setting{value, path}
+		}
+	}
+	return nil
+}
+
+// Origins says of flags that do not have their defaults where their values come
+// from.
+type Origins map[string]string
+
 // Layer gives each flag that the command line did not set its value from the
-// environment or else from the file's section, if they have one.
-func Layer(flags *pflag.FlagSet, lookupEnv func(string) (string, bool), section map[string]any) error {
+// environment or else from the files' section, if they have one.
+func Layer(flags *pflag.FlagSet, lookupEnv func(string) (string, bool), section map[string]Setting) (Origins, error) {
+	origins := Origins{}
 	var firstErr error
 	flags.VisitAll(func(flag *pflag.Flag) {
-		if flag.Changed || firstErr != nil {
+		if flag.Changed {
+			origins[flag.Name] = "command line"
+			return
+		}
+		if firstErr != nil {
 			return
 		}
 		variable := envPrefix + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
@@ -64,15 +118,17 @@ func Layer(flags *pflag.FlagSet, lookupEnv func(string) (string, bool), section 
 			if err := flags.Set(flag.Name, value); err != nil {
 				firstErr = Usage(fmt.Errorf("app: environment variable %s=%q: %w", variable, value, err), flag.Usage)
 			}
+			origins[flag.Name] = variable
 			return
 		}
-		if value, ok := section[flag.Name]; ok {
-			if err := setFromFile(flags, flag, value); err != nil {
-				firstErr = Usage(fmt.Errorf("app: configuration file: %s: %w", flag.Name, err), flag.Usage)
+		if s, ok := section[flag.Name]; ok {
+			if err := setFromFile(flags, flag, s.Value); err != nil {
+				firstErr = Usage(fmt.Errorf("app: configuration file %s: %s: %w", s.Path, flag.Name, err), flag.Usage)
 			}
+			origins[flag.Name] = s.Path
 		}
 	})
-	return firstErr
+	return origins, firstErr
 }
 
 // setFromFile sets a flag from a YAML value: a scalar, or a list of them for a
