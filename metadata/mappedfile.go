@@ -18,8 +18,8 @@ import (
 //	        12  4  length of the file
 //	        16  4  where the entries end
 //	        20  4  how many there are
-//	        24  4  CRC-32C of the header before it, and of the entries
-//	        28  4  zero
+//	        24  4  zero
+//	        28  4  CRC-32C of the header before it, and of the entries
 //	entry    0  4  length of the value
 //	         4  4  length of the key
 //	         8  8  when it was put, nanoseconds since 1970
@@ -32,7 +32,7 @@ const (
 	fileVersion = 1
 	fileBytes   = 256 << 10 // room for three entries of the greatest length, or some hundred agents
 	fileHeader  = 32
-	atFileCRC   = 24
+	atFileCRC   = 28
 	entryHeader = 16
 	maxKey      = 256
 )
@@ -48,6 +48,7 @@ const (
 	OtherVersion               // of the format
 	CutOff                     // it has another length than it says
 	BadChecksum                // bytes of it have changed
+
 	numDefects
 )
 

@@ -204,8 +204,8 @@ func (r *Record) Lent() bool { return r.lent != nil }
 func (r *Record) Parts() [][]byte { return r.lent.parts }
 
 // Intact says whether the file of a record that is lent is still as it was. Ask
-// before each use. It takes a microsecond, in which somebody who writes into the file
-// at that moment is not seen.
+// before each use. It takes 0.1 us; who writes into the file between it and the use
+// is not seen.
 func (r *Record) Intact() bool { return r.lent.loan.Intact() }
 
 // Damaged sets the file of a record that is lent aside.
