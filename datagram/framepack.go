@@ -1,6 +1,7 @@
 package datagram
 
 import (
+	"bytes"
 	"crypto/cipher"
 	"crypto/rand"
 	"encoding/binary"
@@ -18,6 +19,8 @@ type FrameConfig struct {
 	MaxDatagram int
 	// Compression of the bodies.
 	Compression Compression
+	// RecordCompression is that of agent_init; nil: Compression.
+	RecordCompression *Compression
 	// Dictionary to compress with; nil: the built-in one, [NoDictionary]: none.
 	Dictionary *Dictionary
 	// JSON sends an event's Line; else its Wire, and the Line of an event that
@@ -47,6 +50,9 @@ type Frame struct {
 	nonce  [12]byte
 	squeezer
 
+	record    recordForm // the body of the record prepared
+	agentInit *squeezer  // of agent_init
+
 	next   uint64 // one more than the highest number that is in a frame
 	group  []byte // the items that wait, as in a body
 	ends   []int  // where in group each of them ends
@@ -75,13 +81,21 @@ func newFrame(c FrameConfig, salt [saltBytes]byte) (*Frame, error) {
 	if err := f.init(c.Compression, c.Dictionary); err != nil {
 		return nil, err
 	}
+	f.agentInit = &f.squeezer
+	if r := c.RecordCompression; r != nil && *r != c.Compression {
+		if *r >= numCompressions {
+			return nil, fmt.Errorf("datagram: unknown %v of records", *r)
+		}
+		f.agentInit = &squeezer{}
+		if err := f.agentInit.init(*r, c.Dictionary); err != nil {
+			return nil, err
+		}
+	}
 	if c.Key != nil {
 		f.aead = c.Key.stream(c.Stream, salt[:])
 		f.header.Sealed, f.header.KeyID, f.header.salt = true, c.Key.id, salt
 	}
-	if d := f.dictionary; c.Compression != CompressionNone && d.content != nil {
-		f.header.HasDictionary, f.header.Dictionary = true, d.digest
-	}
+	f.header.HasDictionary, f.header.Dictionary = f.squeezer.named()
 	f.SetMaxDatagram(c.MaxDatagram)
 	return f, nil
 }
@@ -155,7 +169,22 @@ func (f *Frame) Flush(b *Batch) {
 
 // PackRecord puts an agent_init into b: JSON, and one newline. Events that wait
 // go on waiting.
-func (f *Frame) PackRecord(b *Batch, record []byte) { f.packOwn(b, KindAgentInit, record, false) }
+func (f *Frame) PackRecord(b *Batch, record []byte) {
+	if !f.record.is(record) {
+		f.packOwn(b, KindAgentInit, record, false)
+		return
+	}
+	h := f.ownHeader(KindAgentInit, f.agentInit, false)
+	f.emitBody(b, &h, f.record.form, f.record.compression)
+}
+
+// PrepareRecord implements [Preparer]: a prepared record is compressed already.
+func (f *Frame) PrepareRecord(record []byte) {
+	text := trimLine(record)
+	item := append(binary.AppendUvarint(nil, uint64(len(text))), text...)
+	body, compression := f.agentInit.whole(item)
+	f.record = recordForm{of: bytes.Clone(record), form: bytes.Clone(body), compression: compression}
+}
 
 // PackStats puts an agent_stats into b: JSON, and perhaps one newline. With
 // goodbye the stream ends: the events that wait are put into b before it.
@@ -170,13 +199,25 @@ func (f *Frame) packOwn(b *Batch, kind Kind, text []byte, goodbye bool) {
 	if n := len(text); n > 0 && text[n-1] == '\n' {
 		text = text[:n-1]
 	}
-	h := f.header
-	h.Kind, h.Goodbye, h.JSON, h.First = kind, goodbye, true, f.next
+	s := &f.squeezer
+	if kind == KindAgentInit {
+		s = f.agentInit
+	}
+	h := f.ownHeader(kind, s, goodbye)
 	// The item is made behind the events that wait, and taken away again.
 	waiting := len(f.group)
 	f.group = append(binary.AppendUvarint(f.group, uint64(len(text))), text...)
-	f.emitItem(b, &h, f.group[waiting:])
+	body, compression := s.whole(f.group[waiting:])
+	f.emitBody(b, &h, body, compression)
 	f.group = f.group[:waiting]
+}
+
+// ownHeader is the header of what the agent says about itself.
+func (f *Frame) ownHeader(kind Kind, s *squeezer, goodbye bool) Header {
+	h := f.header
+	h.Kind, h.Goodbye, h.JSON, h.First = kind, goodbye, true, f.next
+	h.HasDictionary, h.Dictionary = s.named()
+	return h
 }
 
 // emit makes a frame of the first events that wait, or as many fragments as the
@@ -215,6 +256,11 @@ func (f *Frame) emit(b *Batch, more bool) bool {
 // emitItem makes a frame of one item, or fragments if it needs more.
 func (f *Frame) emitItem(b *Batch, h *Header, item []byte) {
 	body, compression := f.whole(item)
+	f.emitBody(b, h, body, compression)
+}
+
+// emitBody makes a frame of a body, or fragments if it needs more.
+func (f *Frame) emitBody(b *Batch, h *Header, body []byte, compression Compression) {
 	if len(body) <= f.room(h) {
 		f.write(b, h, body, compression, false)
 		return

@@ -55,6 +55,14 @@ func (s *squeezer) init(c Compression, d *Dictionary) (err error) {
 	return nil
 }
 
+// named returns what a header says of the dictionary.
+func (s *squeezer) named() (has bool, digest uint32) {
+	if s.compression == CompressionNone || s.dictionary.content == nil {
+		return false, 0
+	}
+	return true, s.dictionary.digest
+}
+
 // compress returns src compressed, valid until the next call.
 func (s *squeezer) compress(src []byte) []byte {
 	s.attempts++

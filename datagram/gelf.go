@@ -67,6 +67,8 @@ type GELFConfig struct {
 	Fields      GELFFields
 	FullMessage bool // the event's JSON as full_message too
 	Compression GELFCompression
+	// RecordCompression is that of agent_init; nil: Compression.
+	RecordCompression *GELFCompression
 }
 
 // Chunks of GELF 1.1: what a chunk begins with, how many a message may have,
@@ -94,6 +96,7 @@ type GELF struct {
 	plain   []byte // a message before it is compressed
 	squeeze compressor
 	out     sliceWriter // of squeeze
+	record  recordForm
 	// message counts chunked messages, from the stream's random bits on. Its ids
 	// are that number mixed, so ids of one stream repeat after 2^64 messages. Two
 	// streams' ids are equal only where their counters meet: among M chunked
@@ -117,6 +120,11 @@ func NewGELF(c GELFConfig) (*GELF, error) {
 	p := &GELF{config: c, stamp: stamp{stream: c.Stream}, message: c.Stream}
 	p.head = appendQuoted([]byte(`{"version":"1.1","host":`), []byte(c.Host))
 	p.tail = append(AppendStreamID([]byte(`,"_tetracast_stream":"`), c.Stream), '"')
+	if r := c.RecordCompression; r == nil {
+		p.config.RecordCompression = &p.config.Compression
+	} else if *r > GELFZlib {
+		return nil, fmt.Errorf("datagram: GELF compression %d of records, want 0 to %d", *r, GELFZlib)
+	}
 	switch c.Compression {
 	case GELFPlain:
 	case GELFGzip:
@@ -141,7 +149,16 @@ func (p *GELF) Flush(*Batch) {}
 // PackRecord adds the record as a message. A flat one holds it whole too, so
 // that a collector of ours can read it.
 func (p *GELF) PackRecord(b *Batch, record []byte) {
-	_ = p.pack(b, trimLine(record), 0, 0) // records are short
+	switch {
+	case p.record.is(record):
+		p.packForm(b, &p.record)
+	case kindOf(trimLine(record)) == KindAgentInit:
+		if form, err := p.formOf(record); err == nil {
+			p.packForm(b, &form)
+		}
+	default:
+		_ = p.pack(b, trimLine(record), 0, 0) // records are short
+	}
 }
 
 // MaxLine returns how many bytes a line may have so that its message surely
@@ -176,10 +193,16 @@ func (p *GELF) pack(b *Batch, line []byte, number uint64, events int) error {
 			p.plain = nil
 		}
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case len(message) <= p.config.MaxDatagram:
+	}
+	return p.add(b, message, events)
+}
+
+// add adds the message, which is not part of the batch's memory yet, as a datagram
+// or as chunks.
+func (p *GELF) add(b *Batch, message []byte, events int) error {
+	if len(message) <= p.config.MaxDatagram {
 		b.Add(b.keep(message), events)
 		return nil
 	}
@@ -215,6 +238,20 @@ func (p *GELF) cut(b *Batch, message []byte, events int) error {
 
 // appendMessage appends the GELF message of a line.
 func (p *GELF) appendMessage(dst, line []byte, number uint64) ([]byte, error) {
+	dst, err := p.appendFront(dst, line, number)
+	if err != nil {
+		return nil, err
+	}
+	return p.appendEnd(dst), nil
+}
+
+// appendEnd appends what changes from one message with a record to the next.
+func (p *GELF) appendEnd(dst []byte) []byte {
+	return append(strconv.AppendUint(dst, p.dropped, 10), '}')
+}
+
+// appendFront appends all before it.
+func (p *GELF) appendFront(dst, line []byte, number uint64) ([]byte, error) {
 	dst = append(dst, p.head...)
 	var err error
 	if p.config.Fields == GELFFlat {
@@ -246,9 +283,7 @@ func (p *GELF) appendMessage(dst, line []byte, number uint64) ([]byte, error) {
 		dst = append(dst, `,"_tetracast_seq":`...)
 		dst = strconv.AppendUint(dst, number, 10)
 	}
-	dst = append(dst, `,"_tetracast_dropped":`...)
-	dst = strconv.AppendUint(dst, p.dropped, 10)
-	return append(dst, '}'), nil
+	return append(dst, `,"_tetracast_dropped":`...), nil
 }
 
 // appendUnixTime appends the time, RFC 3339 in UTC as protojson writes it, as

@@ -136,6 +136,15 @@ type Packer interface {
 	PackRecord(b *Batch, record []byte)
 }
 
+// Preparer is a packer for which a metadata record is more than its bytes.
+type Preparer interface {
+	// PrepareRecord makes of a record what does not change from one datagram with it
+	// to the next: its constant parts, rendered and compressed. The PackRecord of the
+	// same bytes then writes only what changes. One record is prepared at a time; its
+	// bytes must not change.
+	PrepareRecord(record []byte)
+}
+
 // Keeper is a packer that keeps events for a datagram that later ones share.
 type Keeper interface {
 	// Waiting returns how many events it keeps.

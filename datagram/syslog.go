@@ -71,6 +71,7 @@ type Syslog struct {
 
 	second  int64 // whose text is in clock
 	clock   []byte
+	record  recordForm
 	summary transcode.Summary
 }
 
@@ -192,10 +193,29 @@ func (p *Syslog) Flush(*Batch) {}
 
 // PackRecord adds the record as a datagram.
 func (p *Syslog) PackRecord(b *Batch, record []byte) {
-	p.summary = summarize(record)
-	dst := p.appendHeader(b.room(maxHeader+len(record)), &p.summary, recordName(record), 0)
+	form := p.record
+	if !form.is(record) {
+		form = p.formOf(record)
+	}
+	dst := append(b.room(maxHeader+len(form.rest)), form.form...)
+	if !p.rfc3164 {
+		dst = p.appendNumbers(dst, 0)
+	}
 	p.sequence = nextSequence(p.sequence)
-	b.Add(b.keep(appendWithoutDEL(dst, trimLine(record))), 0)
+	b.Add(b.keep(append(dst, form.rest...)), 0)
+}
+
+// PrepareRecord implements [Preparer]: of a prepared record only the numbers are
+// written anew.
+func (p *Syslog) PrepareRecord(record []byte) { p.record = p.formOf(record) }
+
+func (p *Syslog) formOf(record []byte) recordForm {
+	summary := summarize(record)
+	return recordForm{
+		of:   bytes.Clone(record),
+		form: p.appendFront(nil, &summary, recordName(record)),
+		rest: appendWithoutDEL(nil, trimLine(record)),
+	}
 }
 
 // summaryOf returns the event's summary, from whatever there is.
@@ -217,6 +237,15 @@ const maxHeader = 1 << 10
 // appendHeader appends everything before the JSON of an event or record of
 // that name. Number 0 is not written.
 func (p *Syslog) appendHeader(dst []byte, s *transcode.Summary, name string, number uint64) []byte {
+	dst = p.appendFront(dst, s, name)
+	if p.rfc3164 {
+		return dst
+	}
+	return p.appendNumbers(dst, number)
+}
+
+// appendFront appends the header up to the numbers.
+func (p *Syslog) appendFront(dst []byte, s *transcode.Summary, name string) []byte {
 	severity := severityOf(s.Kind, s.Action)
 	priority := uint64(p.priorities[indexOf(s.Kind)])*8 + uint64(severity)
 	dst = append(dst, '<')
@@ -234,7 +263,11 @@ func (p *Syslog) appendHeader(dst []byte, s *transcode.Summary, name string, num
 	} else {
 		dst = append(dst, name...)
 	}
-	dst = append(dst, p.data...)
+	return append(dst, p.data...)
+}
+
+// appendNumbers appends the rest of the header.
+func (p *Syslog) appendNumbers(dst []byte, number uint64) []byte {
 	dst = strconv.AppendUint(dst, uint64(nextSequence(p.sequence)), 10)
 	dst = append(dst, p.element...)
 	if number > 0 {

@@ -2,9 +2,13 @@ package exporter
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"tetracast/datagram"
 	"tetracast/metadata"
 )
 
@@ -87,7 +91,7 @@ func (e *UDPExporter) announceStraight() bool {
 // calm says whether the socket took what it was last given, and agent_init needs
 // no packing.
 func (s *stream) calm() bool {
-	return s.plainRecord && s.conn != nil && s.announced && s.RotateSourcePort <= 0 && s.nextAttempt.IsZero() && s.failed.IsZero()
+	return s.straight && s.conn != nil && s.announced && s.RotateSourcePort <= 0 && s.nextAttempt.IsZero() && s.failed.IsZero()
 }
 
 // announceStraight sends agent_init, ahead of what is packed. It leaves the next
@@ -101,7 +105,7 @@ func (s *stream) announceStraight() bool {
 	}
 	s.counts.datagrams++
 	s.counts.bytes += uint64(len(s.recordAlone[0]))
-	if !cached || s.log.Enabled(context.Background(), slog.LevelInfo) {
+	if cause != nil || s.log.Enabled(context.Background(), slog.LevelInfo) {
 		s.logAnnounced(record, cached, cause)
 	}
 	return true
@@ -114,30 +118,84 @@ func (s *stream) announceNow() { s.announceDue = time.Time{} }
 // destination does not take it now; it then stays due.
 func (s *stream) announce(now time.Time) bool {
 	record, cached, cause := s.cache.Get()
-	if s.frame != nil {
-		s.frame.SetRecord(record.Digest())
-	}
-	s.packer.PackRecord(&s.record, record.Line())
-	before := s.counts.datagrams
-	done := s.trySend(&s.record, 0, now)
-	s.record.Reset()
-	switch {
-	case done == 0:
-		return false
-	case s.counts.datagrams == before:
-		s.announceDue = now.Add(lostAnnounceWait)
-		return true
+	s.straight = s.plainRecord && !record.Lent()
+	if !record.Lent() || !s.announceLent(record) {
+		s.prepare(record, cached)
+		s.packer.PackRecord(&s.record, record.Line())
+		before := s.counts.datagrams
+		done := s.trySend(&s.record, 0, now)
+		s.record.Reset()
+		switch {
+		case done == 0:
+			return false
+		case s.counts.datagrams == before:
+			s.announceDue = now.Add(lostAnnounceWait)
+			return true
+		}
 	}
 	s.announced, s.announceDue = true, nextAnnounce(now, s.interval)
 	s.logAnnounced(record, cached, cause)
 	return true
 }
 
+// announceLent sends agent_init from the mapping that it is in, without a copy. It
+// returns false if the destination did not take it, or if the file behind the mapping
+// was changed: the record is in memory from then on.
+func (s *stream) announceLent(record *metadata.Record) bool {
+	err := error(unix.EFAULT)
+	if record.Intact() {
+		err = s.conn.SendParts(record.Parts())
+	}
+	if errors.Is(err, unix.EFAULT) {
+		s.log.Warn("The file with agent_init was changed while it was in use; it is set aside, and memory used instead")
+		s.cache.Invalidated(metadata.Damaged)
+		s.cache.Settle(record)
+		select {
+		case s.spoilt <- record:
+		default: // one of the same file is being set aside
+		}
+		return false
+	}
+	if err != nil {
+		return false // announce meets the error again, and deals with it
+	}
+	s.counts.datagrams++
+	s.counts.bytes += uint64(record.Len())
+	return true
+}
+
+// prepare has the packer make of the record what does not change from one send to
+// the next, unless it did. A record that is made for one export is not worth it.
+func (s *stream) prepare(record *metadata.Record, cached bool) {
+	if s.prepared == record {
+		return
+	}
+	s.prepared = record
+	if s.frame != nil {
+		s.frame.SetRecord(record.Digest())
+	}
+	if p, ok := s.packer.(datagram.Preparer); ok && cached {
+		p.PrepareRecord(record.Line())
+	}
+}
+
+// warm makes agent_init ready for a destination that cannot be reached yet, so that
+// nothing of it is left to do when events come.
+func (s *stream) warm() {
+	if r := s.cache.Current(); s.cache.Keeps() && (r == nil || r != s.prepared) {
+		record, cached, _ := s.cache.Get()
+		s.prepare(record, cached)
+	}
+}
+
 // logAnnounced logs that agent_init was sent.
 func (s *stream) logAnnounced(record *metadata.Record, cached bool, cause error) {
 	text, level := "Cached metadata event sent over UDP", slog.LevelInfo
 	if !cached {
-		text, level = "Metadata event sent over UDP", slog.LevelWarn
+		text = "Metadata event sent over UDP"
+	}
+	if cause != nil {
+		level = slog.LevelWarn
 	}
 	if !s.log.Enabled(context.Background(), level) {
 		return

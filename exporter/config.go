@@ -43,6 +43,16 @@ type Config struct {
 	Host metadata.Sources
 	// RenderMetadata renders agent_init; nil is the event's ToJSON.
 	RenderMetadata metadata.Renderer
+	// Labels are added to agent_init, under the rules of metadata.CheckLabels.
+	Labels map[string]string
+	// MetadataCacheOff makes agent_init anew for each export, facts included.
+	MetadataCacheOff bool
+	// MetadataStore is where what Tetragon said of itself is left for the process
+	// after this one, which announces itself before Tetragon answers; nobody waits
+	// for it. MetadataOrigin says what must be as it was for that. If one of them is
+	// nil, nothing is left.
+	MetadataStore  metadata.Store
+	MetadataOrigin func() (metadata.Origin, error)
 	// MetadataInterval is the time between two agent_init of a stream, give or
 	// take a tenth. Zero: DefaultMetadataInterval. Negative: only at the start
 	// and on change.
@@ -113,6 +123,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.QueueBytes < 0 {
 		faults = append(faults, fmt.Errorf("exporter: queue of %d bytes, want a positive number", c.QueueBytes))
 	}
+	if err := metadata.CheckLabels(c.Labels); err != nil {
+		faults = append(faults, err)
+	}
 	setDefault(&c.QueueBytes, DefaultQueueBytes)
 	setDefault(&c.MetadataInterval, DefaultMetadataInterval)
 	setDefault(&c.FlushInterval, DefaultFlushInterval)
@@ -137,11 +150,19 @@ func literal(address string) (netip.AddrPort, bool) {
 
 // hostFacts reads what agent_init says of the host: once for the process,
 // unless the configuration says where else it comes from.
-func (c *Config) hostFacts() metadata.Facts {
-	if c.Host.Hostname == nil && c.Host.Kernel == nil && c.Host.PID == nil {
-		return metadata.HostFacts()
+func (c *Config) hostFacts() (f metadata.Facts) {
+	if c.Host.Hostname == nil && c.Host.Kernel == nil && c.Host.PID == nil && c.Host.More == nil && !c.MetadataCacheOff {
+		f = metadata.HostFacts()
+	} else {
+		f = c.Host.Read()
 	}
-	return c.Host.Read()
+	f.Labels = metadata.JoinLabels(f.Labels, c.Labels)
+	return f
+}
+
+// storesMetadata says whether a store is used.
+func (c *Config) storesMetadata() bool {
+	return c.MetadataStore != nil && c.MetadataOrigin != nil && !c.MetadataCacheOff
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -59,6 +59,9 @@ type Destination struct {
 	Dictionary  *datagram.Dictionary
 	Key         *datagram.Key
 	FrameJSON   bool
+	// MetadataCompression is that of agent_init: none, or in gelf gzip or zlib, in
+	// frame s2 or zstd. Empty: that of the events.
+	MetadataCompression string
 	// UDPBufferSize is the send buffer to ask the kernel for, in bytes. Zero:
 	// DefaultUDPBufferSize.
 	UDPBufferSize int
@@ -94,6 +97,9 @@ func (d Destination) withDefaults() (Destination, error) {
 	if !slices.Contains(Formats, d.Format) {
 		return d, fmt.Errorf("exporter: destination %q: unknown format %q, want %s", d.Address, d.Format, strings.Join(Formats, " or "))
 	}
+	if err := d.checkMetadataCompression(); err != nil {
+		return d, err
+	}
 	if d.MaxDatagram < 0 || d.MaxDatagram > datagram.MaxPayload {
 		return d, fmt.Errorf("exporter: destination %q: datagrams of %d bytes, want 1 to %d", d.Address, d.MaxDatagram, datagram.MaxPayload)
 	}
@@ -120,6 +126,23 @@ func (d Destination) withDefaults() (Destination, error) {
 	setDefault(&d.QueueBytes, DefaultDestinationQueueBytes)
 	d.setLimits()
 	return d, nil
+}
+
+// checkMetadataCompression refuses what a receiver of the format could not undo.
+func (d *Destination) checkMetadataCompression() (err error) {
+	switch {
+	case d.MetadataCompression == "":
+	case d.Format == "gelf":
+		_, err = datagram.ParseGELFCompression(d.MetadataCompression)
+	case d.Format == "frame":
+		_, err = datagram.ParseCompression(d.MetadataCompression)
+	case d.MetadataCompression != "none":
+		err = fmt.Errorf("%q, but no receiver of %s undoes a compression; those of gelf undo gzip and zlib, those of frame s2 and zstd", d.MetadataCompression, d.Format)
+	}
+	if err != nil {
+		return fmt.Errorf("exporter: destination %q: metadata compression: %w", d.Address, err)
+	}
+	return nil
 }
 
 // splitHostPort reads HOST, HOST:PORT, [IPV6]:PORT and a bare IPv6 address.
@@ -192,6 +215,7 @@ var options = map[string]func(d *Destination, value string) error{
 	"gelf-full-message":        truth(func(d *Destination) *bool { return &d.GELF.FullMessage }),
 	"gelf-fields":              parsed(func(d *Destination) *datagram.GELFFields { return &d.GELF.Fields }, datagram.ParseGELFFields),
 	"gelf-compression":         parsed(func(d *Destination) *datagram.GELFCompression { return &d.GELF.Compression }, datagram.ParseGELFCompression),
+	"metadata-compression":     func(d *Destination, v string) error { d.MetadataCompression = v; return nil },
 	"compression":              parsed(func(d *Destination) *datagram.Compression { return &d.Compression }, datagram.ParseCompression),
 	"syslog-rfc3164":           truth(func(d *Destination) *bool { return &d.Syslog.RFC3164 }),
 	"syslog-bom":               truth(func(d *Destination) *bool { return &d.Syslog.BOM }),

@@ -62,6 +62,9 @@ type UDPExporter struct {
 
 	page *ledger.Page // nil: none is kept
 
+	leaving chan struct{}         // tells keepStored that there is something to leave; capacity 1
+	spoilt  chan *metadata.Record // tells it that a record's file was changed; capacity 1
+
 	serving    context.Context // ends when intake is closed
 	endServing context.CancelFunc
 
@@ -101,6 +104,8 @@ func NewUDPExporter(config Config) (*UDPExporter, error) {
 		tetragon: config.Tetragon,
 		announce: config.Tetragon != nil,
 		wake:     make(chan struct{}, 1),
+		leaving:  make(chan struct{}, 1),
+		spoilt:   make(chan *metadata.Record, 1),
 		closing:  make(chan struct{}),
 	}
 	if n, err := udp.SndbufErrors(); err == nil {
@@ -108,12 +113,16 @@ func NewUDPExporter(config Config) (*UDPExporter, error) {
 	}
 	e.serving, e.endServing = context.WithCancel(context.Background())
 	for _, d := range config.Destinations {
-		cache := metadata.NewCache(func() metadata.Facts { return e.facts(d) }, config.RenderMetadata)
-		s, err := newStream(d, cache, config)
+		newCache := metadata.NewCache
+		if config.MetadataCacheOff {
+			newCache = metadata.NoCache
+		}
+		s, err := newStream(d, newCache(func() metadata.Facts { return e.facts(d) }, config.RenderMetadata), config)
 		if err != nil {
 			_ = e.closeSockets()
 			return nil, err
 		}
+		s.spoilt = e.spoilt
 		e.worker.streams = append(e.worker.streams, s)
 		e.worker.lineNeeded = e.worker.lineNeeded || s.needsLine()
 		if addr, ok := literal(d.Address); ok {
@@ -271,20 +280,27 @@ func (e *UDPExporter) publish() {
 }
 
 // SetTetragon states what Tetragon the events come from. If that is news, a
-// new agent_init is sent to every destination.
+// new agent_init is sent to every destination, with the time at which it was made.
 func (e *UDPExporter) SetTetragon(t Tetragon) {
 	e.mu.Lock()
 	news := e.tetragon == nil || *e.tetragon != t
 	e.tetragon = &t
 	e.clusterName = t.ClusterName
 	e.mu.Unlock()
-	if !news {
-		return
+	select {
+	case e.leaving <- struct{}{}:
+	default: // it has been told already
 	}
 	for _, s := range e.worker.streams {
-		s.cache.Forget()
+		if news {
+			s.cache.Forget(metadata.NewTetragon)
+		} else if r := s.cache.Current(); r != nil {
+			s.cache.Settle(r) // the mapping has served: memory needs no look before each use
+		}
 	}
-	_ = e.SendMetadataEvent() // ErrClosed: nobody is left to tell
+	if news {
+		_ = e.SendMetadataEvent() // ErrClosed: nobody is left to tell
+	}
 }
 
 // facts is what agent_init says to a destination.

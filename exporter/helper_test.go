@@ -70,6 +70,11 @@ func (f *fakeSocket) Send(datagrams [][]byte) (sent int, err error) {
 	return sent, nil
 }
 
+func (f *fakeSocket) SendParts(parts [][]byte) error {
+	_, err := f.Send([][]byte{bytes.Join(parts, nil)})
+	return err
+}
+
 func (f *fakeSocket) Close() error { return nil }
 
 func (f *fakeSocket) setFail(fail func(n int) error) {
@@ -171,6 +176,7 @@ func wantLines(t testing.TB, got []string, from, to int) {
 type discard struct{}
 
 func (discard) Send(datagrams [][]byte) (int, error) { return len(datagrams), nil }
+func (discard) SendParts([][]byte) error             { return nil }
 func (discard) Close() error                         { return nil }
 
 // literalPort is an address on loopback.

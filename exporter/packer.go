@@ -29,6 +29,13 @@ func newPacker(s *stream, d Destination, host metadata.Facts) (datagram.Packer, 
 		c := d.GELF
 		c.Stream, c.MaxDatagram = s.id, d.MaxDatagram
 		setDefault(&c.Host, host.Hostname)
+		if d.MetadataCompression != "" {
+			compression, err := datagram.ParseGELFCompression(d.MetadataCompression)
+			if err != nil {
+				return nil, err
+			}
+			c.RecordCompression = &compression
+		}
 		return datagram.NewGELF(c)
 	case "syslog":
 		c := d.Syslog
@@ -37,7 +44,7 @@ func newPacker(s *stream, d Destination, host metadata.Facts) (datagram.Packer, 
 		setDefault(&c.ProcID, strconv.Itoa(host.PID))
 		return datagram.NewSyslog(c), nil
 	}
-	return datagram.NewFrame(datagram.FrameConfig{
+	c := datagram.FrameConfig{
 		Stream:      s.id,
 		MaxDatagram: d.MaxDatagram,
 		Compression: d.Compression,
@@ -45,7 +52,15 @@ func newPacker(s *stream, d Destination, host metadata.Facts) (datagram.Packer, 
 		JSON:        d.FrameJSON,
 		Key:         d.Key,
 		Pad:         s.GSO != "off",
-	})
+	}
+	if d.MetadataCompression != "" {
+		compression, err := datagram.ParseCompression(d.MetadataCompression)
+		if err != nil {
+			return nil, err
+		}
+		c.RecordCompression = &compression
+	}
+	return datagram.NewFrame(c)
 }
 
 // setLimits fills in the sizes that were not asked for. One whole event may take

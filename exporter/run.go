@@ -30,6 +30,9 @@ func (e *UDPExporter) Run(ctx context.Context) error {
 	for _, s := range e.unresolved {
 		resolvers.Go(func() { e.keepResolved(resolving, s) })
 	}
+	if e.config.storesMetadata() {
+		resolvers.Go(func() { e.keepStored(resolving) })
+	}
 	e.untilDone(ctx)
 	stopResolving()
 	resolvers.Wait()

@@ -35,6 +35,7 @@ const (
 // sender is the part of a udp.Conn that a stream needs; tests put faults there.
 type sender interface {
 	Send(datagrams [][]byte) (sent int, err error)
+	SendParts(parts [][]byte) error
 	Close() error
 }
 
@@ -67,6 +68,7 @@ type stream struct {
 	reported      int               // how often the first of them was
 	frameLimit    int               // the size of frames now, in bytes
 	plainRecord   bool              // the packer makes agent_init a datagram as it is
+	straight      bool              // agent_init may go by announceStraight: it is plain, and in memory
 	tooWide       bool              // of trySend: the next datagram is above the path MTU
 	shrunk        bool              // it is less than MaxDatagram because of the path
 	flushInterval time.Duration     // how long the packer may keep an event
@@ -74,10 +76,12 @@ type stream struct {
 
 	record      datagram.Batch // agent_init on its way
 	recordAlone [1][]byte      // likewise, of announceStraight
-	interval    time.Duration  // between two of them; negative: only on change
-	announced   bool           // one was sent
-	announceDue time.Time      // when the next one is due; never until the first event or announceNow
-	nextAttempt time.Time      // before this no send is tried
+	prepared    *metadata.Record
+	spoilt      chan<- *metadata.Record // of the exporter
+	interval    time.Duration           // between two of them; negative: only on change
+	announced   bool                    // one was sent
+	announceDue time.Time               // when the next one is due; never until the first event or announceNow
+	nextAttempt time.Time               // before this no send is tried
 	awayWait    time.Duration
 	stuck       time.Time     // since when the device has no buffers for the next datagram; zero: it has
 	rotateNext  time.Time     // when the source port changes; zero: at the first look
@@ -235,8 +239,12 @@ func (s *stream) flush(in *intake, now time.Time, final bool) {
 		s.flushed = now
 	}
 	s.rotate(now)
-	if s.ready(now) && !now.Before(s.announceDue) {
-		s.announce(now)
+	if !now.Before(s.announceDue) {
+		if s.ready(now) {
+			s.announce(now)
+		} else {
+			s.warm()
+		}
 	}
 	if len(s.pending.Datagrams) > 0 && s.ready(now) {
 		s.sendPending(now)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+	"unicode/utf8"
 )
 
 // The constant values of an agent_init.
@@ -33,6 +34,9 @@ type MetadataEvent struct {
 	UDPDestination  string `json:"udp_destination"` // host:port, as asked for
 	UDPBufferSize   int    `json:"udp_buffer_size"` // bytes of socket send buffer, as asked for
 	Uptime          string `json:"uptime"`
+	// Labels are what the user says of the agent, and facts beyond those above;
+	// written with their names in order. Empty: left out.
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // NewMetadataEvent returns an event about this process and host as they are
@@ -44,8 +48,13 @@ func NewMetadataEvent(udpDestination string, udpBufferSize int) *MetadataEvent {
 	return NewEvent(facts)
 }
 
+// MaxFact is the longest a fact may be, in bytes. Host names have at most 255
+// (RFC 1035, section 2.3.4); what is longer is cut.
+const MaxFact = 256
+
 // NewEvent returns the event that states the facts. An empty fact that has no
-// meaning of its own becomes [Unknown]; a zero Time becomes now.
+// meaning of its own becomes [Unknown], and one that is longer than [MaxFact] is
+// cut; a zero Time becomes now. The labels are those of f, not a copy.
 func NewEvent(f Facts) *MetadataEvent {
 	if f.Time.IsZero() {
 		f.Time = time.Now()
@@ -54,8 +63,8 @@ func NewEvent(f Facts) *MetadataEvent {
 		Timestamp:       f.Time.UTC().Format(time.RFC3339Nano),
 		Event:           EventAgentInit,
 		TetragonVersion: orUnknown(f.TetragonVersion),
-		BuildCommit:     f.BuildCommit,
-		BuildDate:       f.BuildDate,
+		BuildCommit:     cut(f.BuildCommit),
+		BuildDate:       cut(f.BuildDate),
 		Hostname:        orUnknown(f.Hostname),
 		OS:              OSLinux,
 		KernelVersion:   orUnknown(f.KernelVersion),
@@ -63,6 +72,7 @@ func NewEvent(f Facts) *MetadataEvent {
 		UDPDestination:  f.UDPDestination,
 		UDPBufferSize:   f.UDPBufferSize,
 		Uptime:          UptimeInit,
+		Labels:          f.Labels,
 	}
 }
 
@@ -83,5 +93,32 @@ func orUnknown(fact string) string {
 	if fact == "" {
 		return Unknown
 	}
-	return fact
+	return cut(fact)
+}
+
+// cut shortens a fact that is too long, between two characters.
+func cut(fact string) string {
+	if len(fact) <= MaxFact {
+		return fact
+	}
+	n := MaxFact
+	for n > MaxFact-utf8.UTFMax && !utf8.RuneStart(fact[n]) {
+		n--
+	}
+	return fact[:n]
+}
+
+// badFacts counts the facts for which NewEvent puts something else, or JSON does.
+func badFacts(f *Facts) (n int) {
+	for _, fact := range []string{f.Hostname, f.KernelVersion, f.TetragonVersion} {
+		if fact == "" {
+			n++
+		}
+	}
+	for _, fact := range []string{f.Hostname, f.KernelVersion, f.TetragonVersion, f.BuildCommit, f.BuildDate} {
+		if len(fact) > MaxFact || !utf8.ValidString(fact) {
+			n++
+		}
+	}
+	return n
 }

@@ -19,6 +19,9 @@ type Facts struct {
 	PID             int
 	UDPDestination  string // host:port
 	UDPBufferSize   int    // bytes
+	// Labels are the user's, and facts that Sources.More read. Nobody changes the
+	// map once it is here.
+	Labels map[string]string
 }
 
 // Sources says where the facts about this host and process come from. A nil
@@ -27,10 +30,21 @@ type Sources struct {
 	Hostname func() (string, error)
 	Kernel   func() (string, error)
 	PID      func() int
+	// More are facts beyond those. They become labels.
+	More []Fact
 }
 
-// Read asks each source once. A source that fails leaves its fact unknown: an
-// agent that cannot read its name still says that it exists.
+// Fact is something more that an agent_init can state.
+type Fact struct {
+	Name string // as of a label
+	// Read returns it. An error, and an empty fact, leave the label out. Other
+	// sources are read at the same time.
+	Read func() (string, error)
+}
+
+// Read asks each source once, all side by side: the slowest sets the time. A
+// source that fails leaves its fact unknown: an agent that cannot read its name
+// still says that it exists.
 func (s Sources) Read() Facts {
 	if s.Hostname == nil {
 		s.Hostname = readHostname
@@ -41,13 +55,30 @@ func (s Sources) Read() Facts {
 	if s.PID == nil {
 		s.PID = os.Getpid
 	}
-	var f Facts
-	f.PID = s.PID()
-	if name, err := s.Hostname(); err == nil {
-		f.Hostname = name
+	f := Facts{PID: s.PID()}
+	more := make([]string, len(s.More))
+	var reading sync.WaitGroup
+	ask := func(to *string, read func() (string, error)) {
+		reading.Go(func() {
+			if fact, err := read(); err == nil {
+				*to = fact
+			}
+		})
 	}
-	if release, err := s.Kernel(); err == nil {
-		f.KernelVersion = release
+	ask(&f.Hostname, s.Hostname)
+	ask(&f.KernelVersion, s.Kernel)
+	for i, fact := range s.More {
+		ask(&more[i], fact.Read)
+	}
+	reading.Wait()
+	for i, fact := range s.More {
+		if more[i] == "" {
+			continue
+		}
+		if f.Labels == nil {
+			f.Labels = map[string]string{}
+		}
+		f.Labels[fact.Name] = cut(more[i])
 	}
 	return f
 }

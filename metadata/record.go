@@ -1,37 +1,63 @@
 package metadata
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
+	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
+	"time"
 )
 
 // Record is an agent_init with its rendered bytes. It is immutable and safe
 // for any number of goroutines.
 type Record struct {
 	event  *MetadataEvent
-	line   []byte
+	line   []byte // nil if lent has it
+	lent   *lent  // nil: line is in memory
 	digest uint64
+	made   time.Time
+	bad    int // facts that NewEvent had to replace
 }
 
 // Renderer turns an event into one JSON object without a newline.
 type Renderer func(*MetadataEvent) ([]byte, error)
 
-// NewRecord renders the facts. A nil render is [MetadataEvent.ToJSON].
+// MaxRecord is the longest agent_init in bytes, newline included: what any format
+// makes of it still fits a datagram.
+const MaxRecord = 32 << 10
+
+// NewRecord renders the facts. A nil render is [MetadataEvent.ToJSON]. What another
+// one returns must be one JSON object on one line, of at most [MaxRecord] bytes;
+// else the error says what is wrong with it.
 func NewRecord(f Facts, render Renderer) (*Record, error) {
 	if render == nil {
 		render = (*MetadataEvent).ToJSON
 	}
 	event := NewEvent(f)
 	text, err := render(event)
+	if err == nil {
+		err = checkRendered(text)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("metadata: making the record: %w", err)
 	}
 	line := make([]byte, 0, len(text)+1)
 	line = append(append(line, text...), '\n')
-	return &Record{event: event, line: line, digest: digest(*event)}, nil
+	return &Record{event: event, line: line, digest: digest(*event), made: time.Now(), bad: badFacts(&f)}, nil
+}
+
+func checkRendered(text []byte) error {
+	switch {
+	case len(text) >= MaxRecord:
+		return fmt.Errorf("%d bytes, more than %d", len(text), MaxRecord-1)
+	case len(text) == 0 || text[0] != '{' || !json.Valid(text):
+		return fmt.Errorf("%.40q is no JSON object", text)
+	case bytes.IndexByte(text, '\n') >= 0:
+		return errors.New("a JSON object of several lines")
+	}
+	return nil
 }
 
 // digest returns the first eight bytes of the SHA-256 of the event's JSON without
@@ -57,81 +83,15 @@ func (r *Record) Event() *MetadataEvent { return r.event }
 
 // JSON returns the rendered event. The caller must not change the bytes, which
 // live as long as the record.
-func (r *Record) JSON() []byte { return r.line[:len(r.line)-1] }
+func (r *Record) JSON() []byte { line := r.Line(); return line[:len(line)-1] }
 
 // Line returns the rendered event and one newline, under JSON's terms.
-func (r *Record) Line() []byte { return r.line }
-
-// Cache holds the current record of one destination. It is safe for any number
-// of goroutines; while the record stands, [Cache.Get] is one atomic load and one
-// atomic add.
-type Cache struct {
-	facts  func() Facts
-	render Renderer
-
-	record    atomic.Pointer[Record]
-	making    sync.Mutex // one goroutine makes a record, the others wait for it
-	hits      atomic.Uint64
-	made      atomic.Uint64
-	fallbacks atomic.Uint64
-}
-
-// CacheStats counts what a cache did.
-type CacheStats struct {
-	Hits      uint64 // exports that reused the record
-	Made      uint64 // records made: the first, and one for each change
-	Fallbacks uint64 // exports that had to make a plain event, because a record could not be made
-}
-
-// NewCache returns a cache that asks facts when it has to make a record. A nil
-// render is [MetadataEvent.ToJSON].
-func NewCache(facts func() Facts, render Renderer) *Cache {
-	return &Cache{facts: facts, render: render}
-}
-
-// Get returns the record to send. If there is none it makes one; if that fails
-// it returns a plain record for this one export, cached false and the cause.
-// The record is never nil.
-func (c *Cache) Get() (record *Record, cached bool, cause error) {
-	if r := c.record.Load(); r != nil {
-		c.hits.Add(1)
-		return r, true, nil
+func (r *Record) Line() []byte {
+	if r.lent != nil {
+		return r.InMemory().line
 	}
-	c.making.Lock()
-	defer c.making.Unlock()
-	if r := c.record.Load(); r != nil {
-		c.hits.Add(1)
-		return r, true, nil
-	}
-	facts := c.facts()
-	r, err := NewRecord(facts, c.render)
-	if err == nil {
-		c.made.Add(1)
-		c.record.Store(r)
-		return r, true, nil
-	}
-	c.fallbacks.Add(1)
-	return plainRecord(facts), false, err
+	return r.line
 }
 
-// Forget drops the record, so that the next export states the facts anew.
-func (c *Cache) Forget() {
-	c.making.Lock()
-	defer c.making.Unlock()
-	c.record.Store(nil)
-}
-
-// Stats returns the counts so far.
-func (c *Cache) Stats() CacheStats {
-	return CacheStats{Hits: c.hits.Load(), Made: c.made.Load(), Fallbacks: c.fallbacks.Load()}
-}
-
-// plainRecord renders without the renderer that failed.
-func plainRecord(f Facts) *Record {
-	r, err := NewRecord(f, nil)
-	if err != nil {
-		// Strings and integers always marshal.
-		panic("metadata: BUG: " + err.Error())
-	}
-	return r
-}
+// Made returns when the record was made.
+func (r *Record) Made() time.Time { return r.made }

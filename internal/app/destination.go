@@ -28,6 +28,7 @@ type DestinationConfig struct {
 	GELFFullMessage  bool
 	Syslog           datagram.SyslogConfig
 	Frame            FrameConfig
+	MetadataSqueeze  string // empty: as the events; none, gzip, zlib, s2 or zstd
 	UDPBufferSize    int    // bytes
 	GSO              string // auto, on or off
 	ZeroCopy         string // auto, on or off
@@ -56,6 +57,7 @@ func (c *DestinationConfig) addFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&c.Syslog.BOM, "syslog-bom", false, "put a byte order mark before the JSON, which says that it is UTF-8")
 	flags.StringVar(&c.Syslog.AppName, "syslog-app-name", "tetracast", "APP-NAME of syslog messages")
 	c.Frame.addFlags(flags)
+	flags.StringVar(&c.MetadataSqueeze, "metadata-compression", "", "of agent_init, made once a record: none; gzip or zlib in gelf; s2 or zstd in frame; empty: that of the events, --gelf-compression or --compression")
 	flags.IntVar(&c.UDPBufferSize, "udp-buffer-size", exporter.DefaultUDPBufferSize, "socket send buffer to ask for (SO_SNDBUF), in bytes")
 	flags.StringVar(&c.GSO, "gso", "auto", "segmentation offload for runs of datagrams of one size: auto, on or off")
 	flags.StringVar(&c.ZeroCopy, "zerocopy", "auto", "have the kernel read large messages from our memory: auto, on or off; auto is off, for it was not measured to pay")
@@ -134,6 +136,7 @@ func (c *DestinationConfig) base() (d exporter.Destination, err error) {
 	}
 	d.Preset, d.Format, d.JSONSequence, d.GELF.FullMessage = c.Preset, c.Format, c.JSONSequence, c.GELFFullMessage
 	d.Syslog = c.Syslog
+	d.MetadataCompression = c.MetadataSqueeze
 	d.UDPBufferSize, d.GSO, d.ZeroCopy, d.RotateSourcePort = c.UDPBufferSize, c.GSO, c.ZeroCopy, c.RotateSourcePort
 	d.MaxBytesPerSecond, d.MaxDatagramsPerSecond = c.MaxBytesRate, c.MaxDatagramRate
 	d.QueueBytes, d.DropOldest = c.QueueBytes, c.DropOldest

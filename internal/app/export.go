@@ -22,19 +22,20 @@ type ExportConfig struct {
 	Log LogConfig
 	TLS TLSConfig
 
-	Destination      DestinationConfig
-	QueueBytes       int
-	TranscodeCache   int           // bytes; 0: none
-	MetadataInterval time.Duration // 0: only at start and on change
-	StatsInterval    time.Duration // -1: what the format wants; 0: none
-	FlushInterval    time.Duration
-	StateDir         string // empty: none
-	AccountFile      string
+	Destination    DestinationConfig
+	QueueBytes     int
+	TranscodeCache int // bytes; 0: none
+	Metadata       MetadataConfig
+	StatsInterval  time.Duration // -1: what the format wants; 0: none
+	FlushInterval  time.Duration
+	StateDir       string // empty: none
+	AccountFile    string
 
 	Source            string // grpc, file:PATH, or - for standard input
 	Selection         source.Selection
 	MetricsAddress    string // of Tetragon; auto or empty for none
 	ServerAddress     string
+	InfoFile          string // empty: where Tetragon writes it by default
 	MaxReceiveBytes   int
 	Reconnect         bool
 	FailFast          bool
@@ -50,7 +51,7 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	c.Destination.addFlags(flags)
 	flags.IntVar(&c.QueueBytes, "queue-bytes", exporter.DefaultQueueBytes, "the most bytes of events that wait; beyond it the oldest make room, exec and exit first, counted as queue_full_process and queue_full_policy")
 	flags.IntVar(&c.TranscodeCache, "transcode-cache", exporter.DefaultTranscodeCacheBytes, "memory for parts of events that repeat, in bytes; 0: none")
-	flags.DurationVar(&c.MetadataInterval, "metadata-interval", exporter.DefaultMetadataInterval, "time between two agent_init, give or take a tenth; 0: only at the start and on change")
+	c.Metadata.addFlags(flags)
 	flags.DurationVar(&c.StatsInterval, "stats-interval", -1, "time between two agent_stats, the account as an event, give or take a tenth; -1ns: 10s in frames, else 60s; 0: none, and no goodbye")
 	flags.DurationVar(&c.FlushInterval, "flush-interval", exporter.DefaultFlushInterval, "the longest that an event waits for others to share its datagram, in formats that pack several")
 	flags.StringVar(&c.StateDir, "state-dir", "", "folder for the counters that outlive a kill, so that the next process can tell the receivers; empty: none")
@@ -67,6 +68,7 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&c.Selection.Host, "host", false, "only events of the host, or with --namespace those too")
 	flags.StringVar(&c.MetricsAddress, "tetragon-metrics-address", "auto", "where Tetragon serves its metrics, from which its own losses are read, host:port or URL; auto: as its info file says; empty: do not read them")
 	flags.StringVar(&c.ServerAddress, "server-address", "", "Tetragon's gRPC address, unix:///path or host:port; empty: it is looked for")
+	flags.StringVar(&c.InfoFile, "info-file", "", "where Tetragon writes its tetragon-info.json; empty: /var/run/tetragon/tetragon-info.json")
 	flags.IntVar(&c.MaxReceiveBytes, "max-recv-size", source.MaxMessageBytes, "largest message to take from Tetragon, in bytes")
 	flags.BoolVar(&c.Reconnect, "reconnect", true, "subscribe again when the subscription ends; false: exit 0 when Tetragon ends it")
 	flags.BoolVar(&c.FailFast, "fail-fast", false, "exit 1 if Tetragon or a destination cannot be reached at the start")
@@ -159,7 +161,7 @@ func (c *ExportConfig) findMetrics() func() string {
 	case "":
 		return nil
 	case "auto":
-		return func() string { return source.MetricsAddress("") }
+		return func() string { return source.MetricsAddress(c.InfoFile) }
 	}
 	return func() string { return c.MetricsAddress }
 }
@@ -185,15 +187,11 @@ func (c *ExportConfig) exporterConfig(log *slog.Logger, self *exporter.Self) (ex
 	config := exporter.Config{
 		QueueBytes:          c.QueueBytes,
 		TranscodeCacheBytes: c.TranscodeCache,
-		MetadataInterval:    c.MetadataInterval,
 		Self:                self,
 		Logger:              log,
 	}
 	if c.TranscodeCache == 0 {
 		config.TranscodeCacheBytes = -1 // in the library zero means the default
-	}
-	if c.MetadataInterval <= 0 {
-		config.MetadataInterval = -1
 	}
 	switch {
 	case c.StatsInterval == 0:
@@ -205,6 +203,9 @@ func (c *ExportConfig) exporterConfig(log *slog.Logger, self *exporter.Self) (ex
 	if c.StateDir != "" {
 		config.CountersFile = filepath.Join(c.StateDir, "export.counters")
 	}
+	if err := c.setMetadata(&config, log); err != nil {
+		return config, err
+	}
 	var err error
 	config.Destinations, err = c.Destination.destinations(log)
 	return config, err
@@ -214,6 +215,7 @@ func (c *ExportConfig) sourceConfig(log *slog.Logger) (source.Config, error) {
 	config := source.Config{
 		ServerAddress:     c.ServerAddress,
 		ServerAddressFrom: "--server-address or TETRACAST_SERVER_ADDRESS",
+		Places:            source.Places{InfoFile: c.InfoFile},
 		AutoFilters:       c.Filters == "auto",
 		TetragonConfigDir: c.TetragonConfigDir,
 		MaxReceiveBytes:   c.MaxReceiveBytes,

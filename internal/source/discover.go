@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/user"
@@ -113,6 +114,34 @@ func MetricsAddress(path string) string {
 	_ = json.Unmarshal(text, &info) // a damaged file names none
 	return info.MetricsAddress
 }
+
+// InfoIdentity tells one start of Tetragon from another: by the inode of its info file,
+// by when it was written, in nanoseconds since 1970, and by the process id in it, 0 if
+// it names none. An empty path is where Tetragon writes it.
+func InfoIdentity(path string) (inode uint64, modified int64, pid int, err error) {
+	file, err := os.Open(cmp.Or(path, defaultInfoFile))
+	if err != nil {
+		return 0, 0, 0, fmt.Errorf("source: info file: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	var info struct {
+		PID int `json:"pid"`
+	}
+	stat, err := file.Stat()
+	if err == nil {
+		err = json.NewDecoder(io.LimitReader(file, maxInfoFile)).Decode(&info)
+	}
+	if err != nil {
+		return 0, 0, 0, fmt.Errorf("source: info file %s: %w", file.Name(), err)
+	}
+	if s, ok := stat.Sys().(*syscall.Stat_t); ok {
+		inode = s.Ino
+	}
+	return inode, stat.ModTime().UnixNano(), info.PID, nil
+}
+
+// maxInfoFile is more than Tetragon's info file has, in bytes.
+const maxInfoFile = 64 << 10
 
 // explain adds to the error of a connection what a person can do about it.
 func explain(address string, err error) error {
