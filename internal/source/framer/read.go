@@ -17,7 +17,7 @@ const (
 	prefixBytes = 5
 	// roomyReads is after how many reads that did not need it a large buffer is
 	// given back.
-	roomyReads = 256
+	roomyReads = 1024
 )
 
 // makeRoom moves what is not finished to the front of the buffer, which it
