@@ -1,7 +1,9 @@
 package framer
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -78,21 +80,25 @@ func stalled(format string, arguments ...any) error {
 	return &Error{status: status.New(codes.Unavailable, fmt.Sprintf(format, arguments...)), kind: ErrStalled}
 }
 
-// flush writes the frames that are ready.
+// flush writes the frames that are ready. What cannot be written is no end: the
+// server may have said all, and closed, before it heard us. Reading finds out.
 func (c *Client) flush() error {
 	if c.out.Len() == 0 {
 		return nil
 	}
 	err := c.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if c.ctx.Err() != nil {
+	if c.ctx.Err() != nil { // its end may have set the deadline before us
 		return c.cancelled()
 	}
 	if err == nil {
 		_, err = c.conn.Write(c.out.Bytes())
 	}
 	c.out.Reset()
-	if err != nil {
-		return c.broken(err)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if c.ctx.Err() != nil {
+			return c.cancelled()
+		}
+		return stalled("the server read nothing in %v", writeTimeout)
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ func (c *Client) compressed(flag byte) error {
 	case c.encoding == "" || c.encoding == "identity":
 		return internal("a message is said to be compressed, and the encoding not told")
 	}
-	return status.Errorf(codes.Unimplemented, "a message compressed with %q, which was not offered", c.encoding)
+	return status.Errorf(codes.Internal, "a message compressed with %q, which was not offered", c.encoding)
 }
 
 // violation is the end of a connection on which the server broke the rules, as
