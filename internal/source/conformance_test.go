@@ -199,7 +199,7 @@ func TestRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, window := range []uint32{0, 1, 1000, 100_000, 1<<31 - 1} {
+	for _, window := range []uint32{0, 500, 100_000, 1<<31 - 1} {
 		for _, client := range bothClients {
 			came := 0
 			address := scripted(t, func(p *peer) {

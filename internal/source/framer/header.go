@@ -52,11 +52,11 @@ func (c *Client) writeHeaders() {
 // timeout writes a duration with at most eight digits, as gRPC wants it.
 func timeout(d time.Duration) string {
 	const most = 99_999_999
-	d = max(d, 0)
-	if ms := (d + time.Millisecond - 1) / time.Millisecond; ms <= most {
+	up := func(unit time.Duration) time.Duration { return (max(d, 1)-1)/unit + 1 }
+	if ms := up(time.Millisecond); ms <= most {
 		return strconv.FormatInt(int64(ms), 10) + "m"
 	}
-	return strconv.FormatInt(int64(min((d+time.Second-1)/time.Second, most)), 10) + "S"
+	return strconv.FormatInt(int64(min(up(time.Second), most)), 10) + "S"
 }
 
 // headerBlock takes a piece of a header block, and the headers with the last.

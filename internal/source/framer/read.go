@@ -38,10 +38,16 @@ func (c *Client) makeRoom() {
 			c.roomy = 0
 		}
 	}
-	copy(into, c.buf[c.part:c.partEnd])
-	copy(into[part:], c.buf[c.raw:c.end])
-	if len(into) != len(c.buf) {
+	other := len(into) != len(c.buf)
+	if other {
 		clear(c.batch[:cap(c.batch)]) // lets go of the old one
+	}
+	// Not onto itself: a long message comes in many reads.
+	if other || c.part > 0 {
+		copy(into, c.buf[c.part:c.partEnd])
+	}
+	if other || c.raw > part {
+		copy(into[part:], c.buf[c.raw:c.end])
 	}
 	c.buf = into
 	c.part, c.partEnd, c.raw, c.end = 0, part, part, part+raw
