@@ -22,6 +22,7 @@ const (
 	tetragonAPI = "github.com/cilium/tetragon/api/v1/tetragon"
 	grpc        = "google.golang.org/grpc/"     // and below
 	protobuf    = "google.golang.org/protobuf/" // and below
+	http2       = "golang.org/x/net/http2/"     // and below
 	compression = "github.com/klauspost/compress/"
 	everything  = "*"
 )
@@ -42,7 +43,7 @@ var imports = []struct {
 	{"internal/udp/netns", []string{std, unix}},
 	{"internal/udp/impair", []string{std, "tetracast/internal/udp"}},
 	{"exporter", []string{std, unix, tetragonAPI, grpc, protobuf, "tetracast/transcode", "tetracast/metadata", "tetracast/datagram", "tetracast/ledger", "tetracast/internal/udp"}},
-	{"internal/source", []string{std, unix, tetragonAPI, grpc, protobuf, compression, "tetracast/internal/corpus"}},
+	{"internal/source", []string{std, unix, tetragonAPI, grpc, protobuf, http2, compression, "tetracast/internal/corpus"}},
 	{"internal/upstream", []string{std, "github.com/prometheus/common/"}},
 	{"internal/replay", []string{std, unix, tetragonAPI, grpc, protobuf, "tetracast/internal/corpus", "tetracast/internal/source"}},
 	{"internal/sink", []string{std, unix}},

@@ -154,6 +154,9 @@ func (c *ExportConfig) openSubscription(log *slog.Logger, out **exporter.UDPExpo
 		(*out).SetTetragon(exporter.Tetragon{Version: t.Version, BuildCommit: t.BuildCommit, BuildDate: t.BuildDate, ClusterName: t.Config["cluster-name"]})
 	}
 	in, err := source.New(config)
+	if errors.Is(err, source.ErrClient) {
+		return nil, Usage(err, "--grpc-client auto is the default: the framer where there is no TLS")
+	}
 	if err != nil {
 		return nil, Usage(err, "--server-address is unix:///path or host:port")
 	}

@@ -121,7 +121,7 @@ func TestServeEnds(t *testing.T) {
 	}
 	n := 0
 	_ = client.Run(context.Background(), func(batch [][]byte) {
-		if n += len(batch); n == 2000 {
+		if n += len(batch); n >= 2000 {
 			cancel()
 		}
 	})

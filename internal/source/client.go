@@ -26,6 +26,22 @@ import (
 // answerTimeout bounds the wait for GetVersion and GetInfo at one place.
 const answerTimeout = 5 * time.Second
 
+// split takes an address apart.
+func split(address string) (network, target string) {
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
+		return "unix", path
+	}
+	return "tcp", address
+}
+
+// dial opens a connection as the configuration says.
+func (c *Config) dial(ctx context.Context, network, target string) (net.Conn, error) {
+	if c.Dial != nil {
+		return c.Dial(ctx, network, target)
+	}
+	return new(net.Dialer).DialContext(ctx, network, target)
+}
+
 // connection is a place where Tetragon answered.
 type connection struct {
 	grpc    *grpc.ClientConn
@@ -35,25 +51,18 @@ type connection struct {
 // connect opens a connection to one place. Nothing is sent before the first
 // call.
 func (c *Config) connect(address string) (*connection, error) {
-	network, target := "tcp", address
-	if path, ok := strings.CutPrefix(address, "unix://"); ok {
-		network, target = "unix", path
-	}
+	network, target := split(address)
 	transport := insecure.NewCredentials()
 	if c.TLS != nil && network != "unix" {
 		transport = credentials.NewTLS(c.TLS)
 	}
 	conn := new(connection)
-	dial := c.Dial
-	if dial == nil {
-		dial = new(net.Dialer).DialContext
-	}
 	// passthrough: the name is resolved by the dialer, anew at each attempt.
 	client, err := grpc.NewClient("passthrough:///"+target,
 		grpc.WithTransportCredentials(transport),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(c.MaxReceiveBytes)),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			raw, err := dial(ctx, network, target)
+			raw, err := c.dial(ctx, network, target)
 			conn.dialing.set(err)
 			return raw, err
 		}))
@@ -112,8 +121,7 @@ func configOf(info *tetragon.GetInfoResponse) map[string]string {
 }
 
 // events opens the subscription.
-func (c *connection) events(ctx context.Context, filters Filters) (grpc.ClientStream, error) {
-	request := &tetragon.GetEventsRequest{AllowList: filters.Allow, DenyList: filters.Deny, FieldFilters: filters.Fields}
+func (c *connection) events(ctx context.Context, request *tetragon.GetEventsRequest) (grpc.ClientStream, error) {
 	stream, err := c.grpc.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true},
 		tetragon.FineGuidanceSensors_GetEvents_FullMethodName, grpc.ForceCodecV2(rawCodec{}))
 	if err != nil {

@@ -25,10 +25,10 @@ type fakeSession struct {
 	ctx      context.Context
 }
 
-func (f *fakeSession) next() ([]byte, error) {
+func (f *fakeSession) next() ([][]byte, error) {
 	if f.messages > 0 {
 		f.messages--
-		return []byte{0x0a, 0}, nil
+		return [][]byte{{0x0a, 0}}, nil
 	}
 	select {
 	case <-time.After(f.lives):

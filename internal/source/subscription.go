@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cilium/tetragon/api/v1/tetragon"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -55,6 +56,7 @@ type Config struct {
 
 	TLS             *tls.Config // for TCP; nil: plain text
 	MaxReceiveBytes int         // largest message; zero: MaxMessageBytes
+	GRPCClient      GRPCClient  // which client receives the events; empty: ClientAuto
 
 	// Reconnect goes on when the subscription ends or cannot be made. Without it
 	// Run returns nil when Tetragon ends the stream in good order.
@@ -81,6 +83,7 @@ type Tetragon struct {
 	Config        map[string]string // since 1.7: its flags; nil: it did not tell
 	Filters       Filters           // in force for this subscription
 	FiltersOrigin string            // where they come from
+	Client        GRPCClient        // that receives the events: ClientFramer or ClientGRPCGo
 }
 
 // Stats counts what a subscription lived through.
@@ -89,6 +92,7 @@ type Stats struct {
 	Breaks    uint64        // subscriptions that ended while more was wanted
 	Internal  uint64        // of these: with code Internal, as after invalid UTF-8
 	TooLarge  uint64        // of these: after a message over MaxReceiveBytes
+	Fallbacks uint64        // from the framer to grpc-go, for the rest of the process: 0 or 1
 	BlindTime time.Duration // between the end of one and the beginning of the next
 }
 
@@ -99,6 +103,11 @@ type Subscription struct {
 	log    *slog.Logger
 	// open makes one attempt; tests replace it.
 	open func(ctx context.Context) (session, Tetragon, error)
+	// answers and twin ask over grpc-go, see guard.go; tests replace them.
+	answers func(ctx context.Context, address string) bool
+	twin    func(ctx context.Context, address string, request *tetragon.GetEventsRequest) bool
+
+	fellBack atomic.Bool // from the framer to grpc-go
 
 	connects, breaks, internal, tooLarge atomic.Uint64
 	blindNS                              atomic.Int64
@@ -109,13 +118,12 @@ type Subscription struct {
 	warned    bool   // that the filters are unknown
 }
 
-// session is one subscription. A second client, beside the one of grpc-go, is
-// another session.
+// session is one subscription, through one of the two clients.
 type session interface {
-	// next returns the next message, valid until the next call. It ends with
-	// io.EOF, with a gRPC status, or with the context that the session was
-	// opened with.
-	next() ([]byte, error)
+	// next returns the next messages, at least one, valid until the next call. It
+	// ends with io.EOF, with a gRPC status, or with the context that the session
+	// was opened with.
+	next() ([][]byte, error)
 	close()
 }
 
@@ -126,6 +134,9 @@ func New(config Config) (*Subscription, error) {
 	}
 	if config.MaxReceiveBytes == 0 {
 		config.MaxReceiveBytes = MaxMessageBytes
+	}
+	if err := config.GRPCClient.check(config.TLS); err != nil {
+		return nil, err
 	}
 	if a := config.ServerAddress; a != "" && !strings.HasPrefix(a, "unix:///") {
 		if _, _, err := net.SplitHostPort(a); err != nil {
@@ -142,7 +153,7 @@ func New(config Config) (*Subscription, error) {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Subscription{config: config, log: config.Logger, start: time.Now()}
-	s.open = s.walk
+	s.open, s.answers, s.twin = s.walk, s.config.answers, s.config.twin
 	return s, nil
 }
 
@@ -152,13 +163,17 @@ func (s *Subscription) Stats() Stats {
 	if since := s.blindSince.Load(); since != 0 {
 		blind += time.Since(s.start) - time.Duration(since-1)
 	}
-	return Stats{
+	stats := Stats{
 		Connects: s.connects.Load(), Breaks: s.breaks.Load(), Internal: s.internal.Load(),
 		TooLarge: s.tooLarge.Load(), BlindTime: blind,
 	}
+	if s.fellBack.Load() {
+		stats.Fallbacks = 1
+	}
+	return stats
 }
 
-// Run subscribes and hands on each message, a batch of one, until ctx ends or,
+// Run subscribes and hands on what comes, as it comes, until ctx ends or,
 // without Config.Reconnect, the stream does. Every attempt walks all places.
 func (s *Subscription) Run(ctx context.Context, take Take) error {
 	wait := minWait
@@ -209,7 +224,7 @@ var errNotOpened = errors.New("not opened")
 func (s *Subscription) once(ctx context.Context, take Take, opened *time.Time) error {
 	ctx, cancel := context.WithCancel(ctx) // ends the stream with the session
 	defer cancel()
-	stream, tetragon, err := s.open(ctx)
+	stream, found, err := s.open(ctx)
 	if err != nil {
 		s.logFailure(ctx, err)
 		return notOpened{err}
@@ -219,19 +234,18 @@ func (s *Subscription) once(ctx context.Context, take Take, opened *time.Time) e
 	s.seeAgain()
 	s.connects.Add(1)
 	s.lastCause = ""
-	s.log.Info("Subscribed to Tetragon's events", "address", tetragon.Address, "why", tetragon.Why,
-		"tetragon_version", tetragon.Version, "filters", tetragon.FiltersOrigin,
-		"allow", len(tetragon.Filters.Allow), "deny", len(tetragon.Filters.Deny), "fields", len(tetragon.Filters.Fields))
-	s.config.Connected(tetragon)
-	one := make([][]byte, 1)
+	s.log.Info("Subscribed to Tetragon's events", "address", found.Address, "why", found.Why,
+		"tetragon_version", found.Version, "client", found.Client, "filters", found.FiltersOrigin,
+		"allow", len(found.Filters.Allow), "deny", len(found.Filters.Deny), "fields", len(found.Filters.Fields))
+	s.config.Connected(found)
 	for {
-		message, err := stream.next()
+		batch, err := stream.next()
 		if err != nil {
 			s.broke(ctx, err)
+			s.fallBack(ctx, found, err)
 			return err
 		}
-		one[0] = message
-		take(one)
+		take(batch)
 	}
 }
 

@@ -100,10 +100,16 @@ func wantSample(t testing.TB, got, want [][]byte) {
 // TestWholeStream: the bytes that were recorded come, in order, and nothing is
 // called that could change Tetragon.
 func TestWholeStream(t *testing.T) {
+	for _, client := range bothClients {
+		t.Run(string(client), func(t *testing.T) { wholeStream(t, client) })
+	}
+}
+
+func wholeStream(t *testing.T, client source.GRPCClient) {
 	address := "unix://" + filepath.Join(t.TempDir(), "t.sock")
 	server, _ := serve(t, address, replay.Config{})
 	var got source.Tetragon
-	s, err := source.New(source.Config{ServerAddress: address, AutoFilters: true, Connected: func(found source.Tetragon) { got = found }})
+	s, err := source.New(source.Config{ServerAddress: address, AutoFilters: true, GRPCClient: client, Connected: func(found source.Tetragon) { got = found }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +118,7 @@ func TestWholeStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantSample(t, k.messages, sample(t))
-	if got.Version != "v1.7.0" || got.Config["cluster-name"] != "demo" || got.Address != address {
+	if got.Version != "v1.7.0" || got.Config["cluster-name"] != "demo" || got.Address != address || got.Client != client {
 		t.Errorf("learnt %+v", got)
 	}
 	calls := server.Calls()
@@ -128,12 +134,17 @@ func TestWholeStream(t *testing.T) {
 func TestNoOtherCalls(t *testing.T) {
 	call := regexp.MustCompile(`(?:SensorsClient\(\w+(?:\.\w+)*\)\.|FineGuidanceSensors_)(\w+)`)
 	allowed := []string{"GetVersion", "GetInfo", "GetHealth", "ListTracingPolicies", "GetEvents", "GetEvents_FullMethodName"}
+	path := regexp.MustCompile(`"/?(?:tetragon\.)?FineGuidanceSensors/?`) // a call by its path
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
+	framed, err := filepath.Glob("framer/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
 	found := 0
-	for _, name := range files {
+	for _, name := range slices.Concat(files, framed) {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
@@ -147,8 +158,11 @@ func TestNoOtherCalls(t *testing.T) {
 				t.Errorf("%s calls %s", name, m[1])
 			}
 		}
+		if m := path.Find(text); m != nil {
+			t.Errorf("%s spells a path, %s: this test does not know which", name, m)
+		}
 	}
-	if found < 3 {
+	if found < 4 || len(framed) < 3 {
 		t.Errorf("found %d calls: the scan sees nothing", found)
 	}
 }
@@ -230,13 +244,19 @@ func TestUpgradeAndRollback(t *testing.T) {
 // TestBreaks: streams that break in the middle are made again, without an event
 // lost or repeated, and each break has its kind.
 func TestBreaks(t *testing.T) {
+	for _, client := range bothClients {
+		t.Run(string(client), func(t *testing.T) { breaks(t, client) })
+	}
+}
+
+func breaks(t *testing.T, client source.GRPCClient) {
 	address := "unix://" + filepath.Join(t.TempDir(), "t.sock")
 	serve(t, address, replay.Config{Faults: []replay.Fault{
 		{After: 50, Break: status.Error(codes.Internal, "invalid UTF-8")},
 		{After: 50, Break: status.Error(codes.Unavailable, "going away")},
 		{After: 50, Stall: 100 * time.Millisecond},
 	}})
-	s, err := source.New(source.Config{ServerAddress: address, Reconnect: true})
+	s, err := source.New(source.Config{ServerAddress: address, Reconnect: true, GRPCClient: client})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,12 +278,14 @@ func TestBreaks(t *testing.T) {
 func TestTooLarge(t *testing.T) {
 	address := "unix://" + filepath.Join(t.TempDir(), "t.sock")
 	serve(t, address, replay.Config{})
-	s, err := source.New(source.Config{ServerAddress: address, MaxReceiveBytes: 100_000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = s.Run(context.Background(), func([][]byte) {})
-	if status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("without reconnecting: %v", err)
+	for _, client := range bothClients {
+		s, err := source.New(source.Config{ServerAddress: address, MaxReceiveBytes: 100_000, GRPCClient: client})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.Run(context.Background(), func([][]byte) {})
+		if status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("%s, without reconnecting: %v", client, err)
+		}
 	}
 }

@@ -53,11 +53,24 @@ func (s *Subscription) try(ctx context.Context, place candidate) (_ session, _ T
 		tetragon.Config = configOf(info)
 	}
 	tetragon.Filters, tetragon.FiltersOrigin = s.filtersFor(tetragon.Config)
-	stream, err := conn.events(ctx, tetragon.Filters)
+	request := tetragon.Filters.request()
+	if s.framed(place.address) {
+		tetragon.Client = ClientFramer
+		session, err := s.openFramer(ctx, place.address, request)
+		if err == nil {
+			conn.close() // what it was for is done
+			return session, tetragon, nil
+		}
+		if !s.fallBack(ctx, tetragon, err) {
+			return nil, Tetragon{}, fmt.Errorf("asking GetEvents: %w", err)
+		}
+	}
+	tetragon.Client = ClientGRPCGo
+	stream, err := conn.events(ctx, request)
 	if err != nil {
 		return nil, Tetragon{}, fmt.Errorf("asking GetEvents: %w", err)
 	}
-	return &grpcSession{conn: conn, stream: stream}, tetragon, nil
+	return &grpcSession{conn: conn, stream: stream, batch: make([][]byte, 1)}, tetragon, nil
 }
 
 // filtersFor decides which filters a subscription asks for, and says where they
@@ -90,19 +103,21 @@ func (s *Subscription) filtersFor(conf map[string]string) (f Filters, origin str
 	return Filters{}, "none, Tetragon's own cannot be read"
 }
 
-// grpcSession is the session of grpc-go.
+// grpcSession is the session of grpc-go. Its batches are of one message.
 type grpcSession struct {
 	conn    *connection
 	stream  grpc.ClientStream
 	message rawMessage
+	batch   [][]byte
 }
 
-func (s *grpcSession) next() ([]byte, error) {
+func (s *grpcSession) next() ([][]byte, error) {
 	s.message.release()
 	if err := s.stream.RecvMsg(&s.message); err != nil {
 		return nil, err
 	}
-	return s.message.bytes, nil
+	s.batch[0] = s.message.bytes
+	return s.batch, nil
 }
 
 func (s *grpcSession) close() {
