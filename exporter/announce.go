@@ -48,7 +48,7 @@ func (e *UDPExporter) SendMetadataEvent() error {
 // calm says whether nothing but agent_init is to be done, and nothing stands in
 // its way. Called with the lock, when nobody has the role.
 func (e *UDPExporter) calm() bool {
-	if e.announce || len(e.dialled) > 0 {
+	if e.asked() {
 		return false
 	}
 	for _, s := range e.worker.streams {
@@ -81,7 +81,7 @@ func (e *UDPExporter) announceStraight() bool {
 	}
 	e.holder = nobody
 	missed := e.armed == never && e.worker.again(false).Before(never) // Run looked while the role was here
-	if missed || e.closed || !e.queue.empty() || e.announce || len(e.dialled) > 0 {
+	if missed || e.closed || !e.queue.empty() || e.asked() {
 		e.delegate()
 	}
 	e.mu.Unlock()

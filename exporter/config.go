@@ -109,7 +109,7 @@ type Tetragon struct {
 func (c Config) withDefaults() (Config, error) {
 	var faults []error
 	if len(c.Destinations) == 0 {
-		faults = append(faults, errors.New("exporter: no destination given, want at least one host:port"))
+		faults = append(faults, errNoDestination)
 	}
 	destinations := make([]Destination, len(c.Destinations))
 	for i, d := range c.Destinations {

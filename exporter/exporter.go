@@ -3,6 +3,8 @@ package exporter
 import (
 	"context"
 	"errors"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,32 +37,38 @@ const (
 // goroutines.
 type UDPExporter struct {
 	config Config
-	worker worker // belongs to the holder of the role
+	worker worker                                        // belongs to the holder of the role
+	dial   func(*stream, netip.AddrPort) (sender, error) // (*stream).dial, but in tests
 
 	sndbufErrors *uint64 // of the network namespace at the start; nil: unknown
 
 	unresolved []*stream // without a socket when Run begins
 
-	mu          sync.Mutex // guards the fields below; taken once or twice a batch
-	holder      holder
-	lastTake    time.Time // of quick
-	quickRow    int       // of quick
-	parked      bool      // Run's goroutine has the role and waits for a destination
-	queue       queue
-	inHand      uint64 // events that the holder has taken and not settled
-	seen        uint64
-	excluded    uint64
-	dropped     ledger.Drops // at intake
-	settled     workerCounts // the worker's counts at the last hand-over
-	closed      bool         // intake takes nothing any more
-	tetragon    *Tetragon    // for the next agent_init; nil: not known yet
-	announce    bool         // agent_init is wanted at the next hand-over, due or not
-	dialled     []dialled    // sockets for the streams that wait for one
-	clusterName string
-	repaired    uint64    // events that Send had to repair
-	armed       time.Time // when Run's goroutine looks for work without being told
+	mu       sync.Mutex // guards the fields below; taken once or twice a batch
+	holder   holder
+	lastTake time.Time // of quick
+	quickRow int       // of quick
+	parked   bool      // Run's goroutine has the role and waits for a destination
+	queue    queue
+	inHand   uint64 // events that the holder has taken and not settled
+	seen     uint64
+	excluded uint64
+	dropped  ledger.Drops // at intake
+	settled  workerCounts // the worker's counts at the last hand-over
+	closed   bool         // intake takes nothing any more
+	tetragon *Tetragon    // for the next agent_init; nil: not known yet
+	announce bool         // agent_init is wanted at the next hand-over, due or not
+	dialled  []dialled    // sockets for the streams that wait for one
+	change   *change      // other destinations that are to be in force
+	// keepResolving gives a stream a goroutine that resolves its name; nil while Run
+	// does not run.
+	keepResolving func(*stream)
+	clusterName   string
+	repaired      uint64    // events that Send had to repair
+	armed         time.Time // when Run's goroutine looks for work without being told
 
-	page *ledger.Page // nil: none is kept
+	page     *ledger.Page // nil: none is kept
+	changing sync.Mutex   // one SetDestinations at a time
 
 	leaving chan struct{}         // tells keepStored that there is something to leave; capacity 1
 	spoilt  chan *metadata.Record // tells it that a record's file was changed; capacity 1
@@ -100,6 +108,7 @@ func NewUDPExporter(config Config) (*UDPExporter, error) {
 	}
 	e := &UDPExporter{
 		config:   config,
+		dial:     (*stream).dial,
 		queue:    queue{maxBytes: config.QueueBytes},
 		tetragon: config.Tetragon,
 		announce: config.Tetragon != nil,
@@ -113,30 +122,22 @@ func NewUDPExporter(config Config) (*UDPExporter, error) {
 	}
 	e.serving, e.endServing = context.WithCancel(context.Background())
 	for _, d := range config.Destinations {
-		newCache := metadata.NewCache
-		if config.MetadataCacheOff {
-			newCache = metadata.NoCache
-		}
-		s, err := newStream(d, newCache(func() metadata.Facts { return e.facts(d) }, config.RenderMetadata), config)
+		s, err := e.makeStream(d)
 		if err != nil {
 			_ = e.closeSockets()
 			return nil, err
 		}
-		s.spoilt = e.spoilt
 		e.worker.streams = append(e.worker.streams, s)
 		e.worker.lineNeeded = e.worker.lineNeeded || s.needsLine()
-		if addr, ok := literal(d.Address); ok {
-			s.conn, _ = s.dial(addr) // no route yet is no reason to fail: Run tries again
-		}
 		if s.conn == nil {
 			e.unresolved = append(e.unresolved, s)
 		}
 	}
+	e.worker.all = slices.Clone(e.worker.streams)
 	if e.worker.transcoder, err = NewTranscoder(config.TranscodeCacheBytes); err != nil {
 		_ = e.closeSockets()
 		return nil, err
 	}
-	e.worker.counts.streams = make([]streamCounts, len(e.worker.streams))
 	e.settled.streams = make([]streamCounts, len(e.worker.streams))
 	if config.CountersFile != "" {
 		e.openPage(config.CountersFile)
@@ -233,6 +234,10 @@ func (e *UDPExporter) assume(h holder) {
 		d.stream.use(d.conn)
 	}
 	e.dialled = nil
+	if c := e.change; c != nil {
+		e.change = nil
+		e.apply(c)
+	}
 	if e.announce {
 		e.announce = false
 		for _, s := range e.worker.streams {
@@ -248,7 +253,7 @@ func (e *UDPExporter) settle() {
 	defer e.mu.Unlock()
 	e.publish()
 	e.holder = nobody
-	if e.closed || !e.queue.empty() || e.worker.pending() || e.announce || len(e.dialled) > 0 || e.worker.again(false).Before(e.armed) {
+	if e.closed || !e.queue.empty() || e.worker.pending() || e.asked() || e.worker.again(false).Before(e.armed) {
 		e.delegate()
 	}
 }
@@ -291,7 +296,7 @@ func (e *UDPExporter) SetTetragon(t Tetragon) {
 	case e.leaving <- struct{}{}:
 	default: // it has been told already
 	}
-	for _, s := range e.worker.streams {
+	for _, s := range e.streams() {
 		if news {
 			s.cache.Forget(metadata.NewTetragon)
 		} else if r := s.cache.Current(); r != nil {
@@ -330,14 +335,20 @@ func (e *UDPExporter) Account() ledger.Exporter {
 		since := now - *e.sndbufErrors
 		account.Observed.SndbufErrors = &since
 	}
-	for i, s := range e.worker.streams {
+	for i, s := range e.worker.all {
 		c := &e.settled.streams[i]
+		queued, outside := e.queue.events+e.inHand+c.queued, s.before
+		if s.parted {
+			queued = c.queued
+			outside += e.seen - e.excluded - e.dropped.Total() - s.until
+		}
 		account.Streams = append(account.Streams, ledger.Stream{
 			Stream:      s.idText,
 			Destination: s.Address,
 			Dropped:     c.dropped,
 			Sent:        c.sent,
-			Queued:      e.queue.events + e.inHand + c.queued,
+			Queued:      queued,
+			Outside:     outside,
 			Datagrams:   c.datagrams,
 			Bytes:       c.bytes,
 			Truncated:   c.truncated,

@@ -38,12 +38,28 @@ func (e *UDPExporter) openPage(path string) {
 		log.Warn("The process before this one was killed; its account is sent in its place",
 			"stream", streamIDText(c.Stream), "last_number", c.LastNumber, "sent", c.Sent)
 	}
-	if e.page, err = ledger.CreatePage(path, 1+len(e.worker.streams)); err != nil {
-		log.Warn("No counters are kept for the process after this one", "cause", err)
+	e.createPage()
+}
+
+// createPage begins a page with a place for each stream.
+func (e *UDPExporter) createPage() {
+	var err error
+	if e.page, err = ledger.CreatePage(e.config.CountersFile, 1+len(e.worker.all)); err != nil {
+		e.config.Logger.Warn("No counters are kept for the process after this one", "file", e.config.CountersFile, "cause", err)
+		e.page = nil
 		return
 	}
-	e.storeIntake()
 	e.storePage()
+}
+
+// renewPage makes room for streams that were added. Called with the lock and the
+// role.
+func (e *UDPExporter) renewPage() {
+	if e.page == nil {
+		return
+	}
+	_ = e.page.Close() // the file is replaced
+	e.createPage()
 }
 
 // storeIntake brings slot 0 up to date. Called with the lock.
@@ -60,7 +76,7 @@ func (e *UDPExporter) storePage() {
 		return
 	}
 	e.storeIntake()
-	for i, s := range e.worker.streams {
+	for i, s := range e.worker.all {
 		c := s.counters()
 		e.page.Store(1+i, &c)
 	}

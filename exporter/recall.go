@@ -39,9 +39,10 @@ func (e *UDPExporter) recall(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeWait)
 	defer cancel()
-	records := make([]*metadata.Record, len(e.worker.streams))
+	streams := e.streams()
+	records := make([]*metadata.Record, len(streams))
 	var known *Tetragon
-	for i, s := range e.worker.streams {
+	for i, s := range streams {
 		r, err := metadata.Recall(ctx, e.config.MetadataStore, e.facts(s.Destination), origin, e.config.RenderMetadata)
 		if err != nil {
 			e.countStored(s, err)
@@ -58,7 +59,7 @@ func (e *UDPExporter) recall(ctx context.Context) {
 			}
 		}
 	}
-	if known == nil || !e.adoptRecalled(*known, records) {
+	if known == nil || !e.adoptRecalled(*known, streams, records) {
 		return
 	}
 	e.config.Logger.Info("Announced as the process before this one did, until Tetragon answers", "tetragon_version", known.Version)
@@ -66,19 +67,19 @@ func (e *UDPExporter) recall(ctx context.Context) {
 }
 
 // adoptRecalled makes what was recalled what is known, unless more is known already.
-func (e *UDPExporter) adoptRecalled(known Tetragon, records []*metadata.Record) bool {
+func (e *UDPExporter) adoptRecalled(known Tetragon, streams []*stream, records []*metadata.Record) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.tetragon != nil {
 		return false
 	}
-	for _, s := range e.worker.streams {
+	for _, s := range streams {
 		if s.cache.Current() != nil {
 			return false // a first event came, and was announced without
 		}
 	}
 	e.tetragon, e.clusterName = &known, known.ClusterName
-	for i, s := range e.worker.streams {
+	for i, s := range streams {
 		if records[i] != nil {
 			s.cache.Adopt(records[i])
 		}
@@ -97,7 +98,7 @@ func (e *UDPExporter) leave(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeWait)
 	defer cancel()
-	for _, s := range e.worker.streams {
+	for _, s := range e.streams() {
 		facts := e.facts(s.Destination)
 		was, err := metadata.Recall(ctx, e.config.MetadataStore, facts, origin, e.config.RenderMetadata)
 		if err == nil {

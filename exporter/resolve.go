@@ -53,7 +53,7 @@ func (e *UDPExporter) keepResolved(ctx context.Context, s *stream) {
 		if next == current {
 			continue
 		}
-		conn, err := s.dial(next)
+		conn, err := e.dial(s, next)
 		if err != nil {
 			continue
 		}
@@ -139,7 +139,7 @@ func (e *UDPExporter) lookUpAndDial(ctx context.Context, s *stream) (conn sender
 	}
 	var errs []error
 	for _, addr := range addrs {
-		conn, err := s.dial(addr)
+		conn, err := e.dial(s, addr)
 		if err == nil {
 			return conn, addr, nil
 		}
@@ -179,7 +179,7 @@ func (e *UDPExporter) lookUp(ctx context.Context, address string) ([]netip.AddrP
 // would rather fail at the start than wait. It changes nothing.
 func (e *UDPExporter) Resolve(ctx context.Context) error {
 	var errs []error
-	for _, s := range e.worker.streams {
+	for _, s := range e.streams() {
 		if _, err := e.lookUp(ctx, s.Address); err != nil {
 			errs = append(errs, err)
 		}

@@ -27,13 +27,20 @@ func (e *UDPExporter) Run(ctx context.Context) error {
 
 	resolving, stopResolving := context.WithCancel(ctx)
 	var resolvers sync.WaitGroup
+	e.mu.Lock()
+	e.keepResolving = func(s *stream) { e.startResolving(resolving, resolvers.Go, s) }
 	for _, s := range e.unresolved {
-		resolvers.Go(func() { e.keepResolved(resolving, s) })
+		e.keepResolving(s)
 	}
+	e.unresolved = nil
+	e.mu.Unlock()
 	if e.config.storesMetadata() {
 		resolvers.Go(func() { e.keepStored(resolving) })
 	}
 	e.untilDone(ctx)
+	e.mu.Lock()
+	e.keepResolving = nil
+	e.mu.Unlock()
 	stopResolving()
 	resolvers.Wait()
 	e.drain()
@@ -119,6 +126,9 @@ func (e *UDPExporter) drop() {
 	for _, s := range e.worker.streams {
 		s.abandon()
 	}
+	for _, s := range e.worker.parting {
+		s.abandon()
+	}
 }
 
 // work takes the role, if no caller has it, and does all that can be done now,
@@ -148,7 +158,7 @@ func (e *UDPExporter) work(deadline time.Time) (again time.Time) {
 		e.mu.Lock()
 		e.queue.release(&t)
 		e.publish()
-		if t.events > 0 || e.announce || len(e.dialled) > 0 || !e.queue.empty() && e.worker.ready(now) {
+		if t.events > 0 || e.asked() || !e.queue.empty() && e.worker.ready(now) {
 			continue
 		}
 		if e.queue.empty() && !e.worker.pending() {
@@ -200,7 +210,7 @@ func (e *UDPExporter) closeSockets() error {
 		errs = append(errs, e.page.Close())
 		e.page = nil
 	}
-	for _, s := range e.worker.streams {
+	for _, s := range e.worker.all {
 		if s.conn != nil {
 			errs = append(errs, s.conn.Close())
 			s.conn = nil

@@ -43,15 +43,16 @@ type sender interface {
 // whoever holds the worker role.
 type stream struct {
 	Destination
-	id      uint64 // the stream id: 64 random bits
-	idText  string // as 16 hexadecimal digits
-	packer  datagram.Packer
-	keeps   datagram.Keeper  // packer, if it keeps events for a datagram that later ones share; else nil
-	stamper datagram.Stamper // packer, if it writes into each datagram what was dropped; else nil
-	frame   *datagram.Frame  // packer, if it makes frames; else nil
-	cache   *metadata.Cache
-	conn    sender // nil until the destination's name is resolved
-	log     *slog.Logger
+	configured Destination
+	id         uint64 // the stream id: 64 random bits
+	idText     string // as 16 hexadecimal digits
+	packer     datagram.Packer
+	keeps      datagram.Keeper  // packer, if it keeps events for a datagram that later ones share; else nil
+	stamper    datagram.Stamper // packer, if it writes into each datagram what was dropped; else nil
+	frame      *datagram.Frame  // packer, if it makes frames; else nil
+	cache      *metadata.Cache
+	conn       sender // nil until the destination's name is resolved
+	log        *slog.Logger
 
 	number  uint64         // of the last event that was packed
 	batch   datagram.Batch // what is being sent
@@ -88,6 +89,17 @@ type stream struct {
 	trouble     chan struct{} // tells the resolver that a send failed; capacity 1
 	failed      time.Time     // the last failure of a destination that is down; zero: it is up
 	lost        throttle
+
+	before uint64 // events that were worked off before the stream began
+
+	// Of a stream whose destination is gone:
+	parted        bool
+	until         uint64    // events that had been worked off by then
+	leaveBy       time.Time // what waits after this is lost
+	farewells     int       // goodbyes said
+	farewellDue   time.Time // when the next one is
+	left          bool      // nothing is left to do
+	stopResolving func()    // nil: nobody resolves its name
 }
 
 // streamCounts is what a stream counts: a snapshot of it is published at each
@@ -106,6 +118,7 @@ func newStream(d Destination, cache *metadata.Cache, c Config) (*stream, error) 
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand, Go 1.24)
 	s := &stream{
 		Destination:   d,
+		configured:    d,
 		id:            binary.BigEndian.Uint64(id[:]),
 		cache:         cache,
 		started:       time.Now(),

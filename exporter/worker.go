@@ -20,9 +20,11 @@ var never = time.Unix(1<<40, 0)
 // of the role; nothing in it is locked.
 type worker struct {
 	transcoder *transcode.Transcoder
-	streams    []*stream
-	lineNeeded bool   // some stream sends events as JSON
-	lines      []byte // the JSON lines of the events at hand, back to back
+	streams    []*stream // that get events
+	parting    []*stream // whose destinations are gone, and for which something waits
+	all        []*stream // these, and those that have ended, whose figures stay in the account
+	lineNeeded bool      // some stream sends events as JSON
+	lines      []byte    // the JSON lines of the events at hand, back to back
 	events     []event
 	intake     intake         // as of the last time the role was taken
 	final      bool           // nothing may be kept for a later datagram: the end is near
@@ -86,6 +88,7 @@ func (w *worker) finish(now time.Time) {
 	for _, s := range w.streams {
 		s.flush(&w.intake, now, w.final)
 	}
+	w.part(now)
 	clear(w.events)
 	w.events = w.events[:0]
 	w.lines = w.lines[:0]
@@ -107,7 +110,7 @@ func (w *worker) ready(now time.Time) bool {
 
 // inUse says whether a kernel still reads the lines.
 func (w *worker) inUse() bool {
-	for _, s := range w.streams {
+	for _, s := range w.all {
 		if s.inUse() {
 			return true
 		}
@@ -117,6 +120,9 @@ func (w *worker) inUse() bool {
 
 // pending says whether a destination still has to take something.
 func (w *worker) pending() bool {
+	if len(w.parting) > 0 {
+		return true
+	}
 	for _, s := range w.streams {
 		if len(s.pending.Datagrams) > 0 || w.final && s.waiting() > 0 {
 			return true
@@ -129,6 +135,11 @@ func (w *worker) pending() bool {
 // destination may take datagrams again, or agent_init is due.
 func (w *worker) again(queued bool) time.Time {
 	first := never
+	for _, s := range w.parting {
+		if due := s.partDue(); due.Before(first) {
+			first = due
+		}
+	}
 	for _, s := range w.streams {
 		if s.conn == nil {
 			continue // its resolver will wake Run
@@ -154,7 +165,7 @@ func (w *worker) again(queued bool) time.Time {
 
 // snapshot copies the counts.
 func (w *worker) snapshot(to *workerCounts) {
-	for i, s := range w.streams {
+	for i, s := range w.all {
 		to.streams[i] = s.counts
 	}
 	to.stats = w.counts.stats

@@ -9,8 +9,12 @@ func (e *Exporter) AppendText(dst []byte) []byte {
 	dst = fmt.Appendf(dst, "  seen %d = excluded %d + dropped + sent + queued; dropped at intake: %s\n",
 		e.Seen, e.Excluded, e.Dropped.String())
 	for _, s := range e.Streams {
-		dst = fmt.Appendf(dst, "  stream %s to %s: sent %d, queued %d, dropped: %s; %d datagrams, %d bytes\n",
+		dst = fmt.Appendf(dst, "  stream %s to %s: sent %d, queued %d, dropped: %s; %d datagrams, %d bytes",
 			s.Stream, s.Destination, s.Sent, s.Queued, s.Dropped.String(), s.Datagrams, s.Bytes)
+		if s.Outside > 0 {
+			dst = fmt.Appendf(dst, "; %d before it began or after it ended", s.Outside)
+		}
+		dst = append(dst, '\n')
 	}
 	return fmt.Appendf(dst, "  subscription breaks %d, blind %d ms; observed: the network namespace had no buffers for %s\n",
 		e.SubscriptionBreaks, e.BlindMS, figure(e.Observed.SndbufErrors))
