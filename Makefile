@@ -1,5 +1,5 @@
 # What a developer types. .ci/run is what has to pass.
-.PHONY: check test race bench bench-gate fuzz soak interop update
+.PHONY: check test race bench bench-gate fuzz kills soak interop update
 
 PEERS ?= $(HOME)/.cache/tetracast-peers
 
@@ -32,6 +32,9 @@ fuzz: ## every parser for FUZZTIME
 	    go test -run xxx -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -parallel 2 $$package || exit 1; \
 	  done; \
 	done
+
+kills: ## kill -9 in the middle of writing the metadata file, 200 times
+	TETRACAST_KILLS=200 go test -count=1 ./metadata -run Killed -v
 
 soak: ## the long runs: ten minutes with faults coming and going, millions of datagrams and of junk
 	TETRACAST_SOAK=10m go test ./cmd/tetracast -run TestSoak -v -timeout 15m

@@ -41,14 +41,14 @@ func (p *GELF) formOf(record []byte) (recordForm, error) {
 		io.Writer
 		Flush() error
 	}
-	switch *p.config.RecordCompression { // at the best level, for it is done once
+	switch *p.config.RecordCompression { // better than events get, for it is done once; the best level makes the same of 1 KB
 	case GELFPlain:
 		return form, nil
 	case GELFGzip:
-		w, err = gzip.NewWriterLevel(&out, gzip.BestCompression)
+		w, err = gzip.NewWriterLevel(&out, gzip.DefaultCompression)
 		form.check = crc32.ChecksumIEEE(front)
 	case GELFZlib:
-		w, err = zlib.NewWriterLevel(&out, zlib.BestCompression)
+		w, err = zlib.NewWriterLevel(&out, zlib.DefaultCompression)
 		form.check = adler32.Checksum(front)
 	}
 	if err == nil {

@@ -60,7 +60,7 @@ func (e *UDPExporter) calm() bool {
 }
 
 // announceStraight sends agent_init when all is calm, at the cost of a bare send
-// and some 270 instructions, where the way of the events takes 900. It
+// and some 130 instructions, where the way of the events takes 900. It
 // gives the role back and returns true; or it returns false, with the role, if a
 // destination did not take agent_init: it is then due there.
 func (e *UDPExporter) announceStraight() bool {
@@ -96,11 +96,13 @@ func (s *stream) calm() bool {
 
 // announceStraight sends agent_init, ahead of what is packed. It leaves the next
 // repeat where it is: to move that takes a look at the clock, and a repeat too
-// many only one datagram. It returns false if the destination did not take it.
+// many only one datagram. As a datagram of one part it saves the 160 instructions
+// that Send takes to plan a batch. It returns false if the destination did not take
+// it.
 func (s *stream) announceStraight() bool {
 	record, cached, cause := s.cache.Get()
 	s.recordAlone[0] = record.Line()
-	if sent, _ := s.conn.Send(s.recordAlone[:]); sent == 0 {
+	if s.conn.SendParts(s.recordAlone[:]) != nil {
 		return false // announce meets the error again, and deals with it
 	}
 	s.counts.datagrams++

@@ -2,6 +2,7 @@ package exporter
 
 import (
 	"bytes"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tetracast/internal/udp"
+	"tetracast/metadata"
 )
 
 // TestAnnounceStraight: agent_init that is asked for goes out at once, is
@@ -103,4 +105,46 @@ func TestRepeatMeetsSlowCaller(t *testing.T) {
 			t.Errorf("%d agent_init after the slow one, %d four intervals later", before, after)
 		}
 	})
+}
+
+// TestAnnounceCost: an export of the cached agent_init is one system call and no
+// allocation; one from a mapping too.
+func TestAnnounceCost(t *testing.T) {
+	_, addr := listen(t)
+	cost := func(name string, e *UDPExporter) {
+		t.Helper()
+		const exports = 100
+		before := e.Stats().Sockets[0].Calls
+		allocations := testing.AllocsPerRun(exports, func() { _ = e.SendMetadataEvent() })
+		if calls := e.Stats().Sockets[0].Calls - before; calls != exports+1 || allocations != 0 {
+			t.Errorf("%s: %d system calls and %v allocations an export, in %d of them", name, calls, allocations, exports+1)
+		}
+	}
+	config := Config{Destinations: []Destination{{Address: addr.String()}}, StatsInterval: -1, MetadataInterval: -1}
+	e, err := NewUDPExporter(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = e.Close() }()
+	_ = e.SendMetadataEvent()
+	cost("in memory", e)
+
+	left := remembering(filepath.Join(t.TempDir(), "metadata.cache"), 1)
+	left.Destinations, left.StatsInterval, left.MetadataInterval = config.Destinations, -1, -1
+	warm, err := NewUDPExporter(left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = warm.Close() }()
+	facts := warm.facts(warm.config.Destinations[0])
+	facts.TetragonVersion = "v1.7.0"
+	origin, _ := left.MetadataOrigin()
+	if err := metadata.Leave(t.Context(), left.MetadataStore, facts, origin, nil, ""); err != nil {
+		t.Fatal(err)
+	}
+	warm.recall(t.Context())
+	if !warm.worker.streams[0].cache.Current().Lent() {
+		t.Fatal("not in a mapping")
+	}
+	cost("in a mapping", warm)
 }

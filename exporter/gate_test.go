@@ -88,7 +88,7 @@ var refs = regexp.MustCompile(`I\s+refs:\s+([\d,]+)`)
 func instructions(t *testing.T, kind string, n int) int64 {
 	t.Helper()
 	cmd := exec.Command("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null", os.Args[0])
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", asCounted, kind, n), "GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", asCounted, kind, n), "GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1,cpu.rdtscp=off")
 	out, err := cmd.CombinedOutput()
 	m := refs.FindSubmatch(out)
 	if err != nil || m == nil {

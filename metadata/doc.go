@@ -14,4 +14,12 @@
 // [Cache] holds the current record of one destination. If a record cannot be
 // made, the cache makes a plain event for that one export, counts it, and tries
 // again at the next.
+//
+// # Kept for the next process
+//
+// [Leave] puts into a [Store] what Tetragon said of itself, and [Recall] brings it up
+// to date for the process after this one, which so announces itself before Tetragon
+// answers. [MappedStore] is such a store in a mapped file, [MemoryStore] one in memory;
+// between instances records go by their digest ([RecordKey]) and agents by the id of
+// their stream ([StreamKey]).
 package metadata

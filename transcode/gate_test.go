@@ -135,7 +135,7 @@ func instructions(t *testing.T, kind string, passes int) int64 {
 	var least int64
 	for i := range 2 {
 		cmd := exec.Command("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null", os.Args[0])
-		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", asCounted, kind, passes), "GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1")
+		cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", asCounted, kind, passes), "GOMAXPROCS=1", "GOGC=off", "GODEBUG=asyncpreemptoff=1,cpu.rdtscp=off")
 		out, err := cmd.CombinedOutput()
 		m := refs.FindSubmatch(out)
 		if err != nil || m == nil {
