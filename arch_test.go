@@ -23,6 +23,7 @@ const (
 	grpc        = "google.golang.org/grpc/"     // and below
 	protobuf    = "google.golang.org/protobuf/" // and below
 	compression = "github.com/klauspost/compress/"
+	nats        = "github.com/nats-io/" // and below
 	everything  = "*"
 )
 
@@ -35,6 +36,7 @@ var imports = []struct {
 }{
 	{"transcode", []string{std, protobuf + "reflect/"}},
 	{"metadata", []string{std}},
+	{"metadata/natsstore", []string{std, nats, "tetracast/metadata"}},
 	{"datagram", []string{std, "tetracast/transcode", compression}},
 	{"ledger", []string{std}},
 	{"internal/corpus", []string{std}},

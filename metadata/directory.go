@@ -14,6 +14,7 @@ import (
 const (
 	maxQueuedJobs  = 4096
 	maxQueuedBytes = 4 << 20
+	maxPublished   = 16 << 10 // bytes of a record
 	maxWanted      = 8192 // streams that somebody may yet tell of
 
 	// A store that fails is tried again after firstRetry, then more and more
@@ -86,11 +87,12 @@ func NewDirectory(store Store, expiry time.Duration) *Directory {
 }
 
 // Publish tells of an agent_init that was heard in a stream: the stream's own
-// entry, and the record's under its digest. It copies the record.
+// entry, and the record's under its digest. It copies the record. One of more than
+// 16 KiB, ten times what a living agent says, is dropped.
 func (d *Directory) Publish(stream uint64, record []byte) {
 	d.mu.Lock()
 	delete(d.wanted, stream)
-	room := d.queuedBytes+len(record) <= maxQueuedBytes
+	room := len(record) <= maxPublished && d.queuedBytes+len(record) <= maxQueuedBytes
 	if room {
 		d.queuedBytes += len(record)
 	}
