@@ -15,7 +15,7 @@ const (
 	maxQueuedJobs  = 4096
 	maxQueuedBytes = 4 << 20
 	maxPublished   = 16 << 10 // bytes of a record
-	maxWanted      = 8192 // streams that somebody may yet tell of
+	maxWanted      = 8192     // streams that somebody may yet tell of
 
 	// A store that fails is tried again after firstRetry, then more and more
 	// seldom; what was to be done is given up after retryFor.

@@ -236,6 +236,7 @@ func (c *Collector) Run(ctx context.Context) error {
 		wg.Go(func() { c.keep(ctx) })
 	}
 	if c.config.Directory != nil {
+		c.askRestored()
 		wg.Go(func() { c.config.Directory.Run(ctx, c.found) })
 	}
 	interrupted := make(chan time.Time, 1)

@@ -9,7 +9,7 @@ import (
 const (
 	// askInterval is the time between two questions about one stream. In between a
 	// watcher tells.
-	askInterval = time.Minute
+	askInterval = 15 * time.Second
 	// publishInterval is the least time between two entries with the same record of
 	// one stream. An agent repeats it every ten minutes.
 	publishInterval = time.Minute
@@ -44,6 +44,20 @@ func (c *Collector) ask(s *stream, record uint64) {
 	case known && d.Refreshes() > 0 && s.heard.Sub(s.shared.published) >= d.Refreshes():
 		s.shared.published = s.heard
 		d.Refresh(s.key.id, s.shared.record)
+	}
+}
+
+// askRestored asks for the streams whose agent the process before this one had not
+// found out: they may never be heard here again.
+func (c *Collector) askRestored() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range []*table{c.agents.frames, c.agents.probation} {
+		t.all(func(s *stream) {
+			if s.host == nil {
+				c.ask(s, 0)
+			}
+		})
 	}
 }
 
