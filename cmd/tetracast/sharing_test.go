@@ -66,10 +66,9 @@ func TestSharing(t *testing.T) {
 
 	f.start(f.collectors[1])
 	send(20)
-	f.wantNames(hosts, 0, 1, 2)
+	names := f.wantNames(hosts, 0, 1, 2)
 
-	merged := f.end()
-	f.hold(merged)
+	f.hold(f.end())
 	for i, c := range f.collectors {
 		shared := regexp.MustCompile(`The metadata was shared" hits=(\d+) .*`).FindStringSubmatch(c.log.String())
 		if shared == nil {
@@ -89,7 +88,7 @@ func TestSharing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, hostname := range hosts {
+		for _, hostname := range names[i] {
 			if !strings.Contains(string(out), `"hostname":"`+hostname+`"`) {
 				t.Errorf("the output of collector %d does not say who %s is", i, hostname)
 			}
@@ -97,10 +96,11 @@ func TestSharing(t *testing.T) {
 	}
 }
 
-// wantNames waits until the collectors know the agent of each stream, of which at
-// least most must have come to them.
-func (f *fleet) wantNames(hosts map[string]string, collectors ...int) {
+// wantNames waits until the collectors know the agent of each stream that came to
+// them, and returns the names for each.
+func (f *fleet) wantNames(hosts map[string]string, collectors ...int) map[int][]string {
 	f.t.Helper()
+	names := map[int][]string{}
 	for _, i := range collectors {
 		c := f.collectors[i]
 		var streams, nameless int
@@ -109,8 +109,9 @@ func (f *fleet) wantNames(hosts map[string]string, collectors ...int) {
 			if time.Now().After(deadline) {
 				f.t.Fatalf("collector %d does not know %d of %d:\n%s", i, nameless, streams, c.log.String())
 			}
-			streams, nameless = 0, 0
+			streams, nameless, names[i] = 0, 0, nil
 			for _, agent := range c.accountNow(f.t).Agents {
+				names[i] = append(names[i], agent.Hostname)
 				for _, s := range agent.Streams {
 					streams++
 					switch agent.Hostname {
@@ -128,6 +129,7 @@ func (f *fleet) wantNames(hosts map[string]string, collectors ...int) {
 			f.t.Errorf("only %d of %d agents came to collector %d", streams, len(hosts), i)
 		}
 	}
+	return names
 }
 
 // accountNow asks the collector for its account.

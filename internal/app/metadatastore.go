@@ -145,6 +145,10 @@ func (c *MetadataConfig) resolve() error {
 		return Usage(fmt.Errorf("app: --metadata-store %q, want auto, embedded, memory, none or nats://host:port", c.Store), storeHint)
 	case len(c.Peers) > 0 && c.Store != storeEmbedded:
 		return Usage(fmt.Errorf("app: --metadata-peers are of the embedded servers, but --metadata-store is %s", c.Store), storeHint)
+	case c.CredentialsFile != "" && !remote, c.TLS.wanted() && !remote:
+		return Usage(fmt.Errorf("app: --metadata-credentials and --metadata-tls flags are for a NATS elsewhere, but --metadata-store is %s", c.Store), storeHint)
+	case c.KeyFile != "" && len(c.Peers) == 0:
+		return Usage(errors.New("app: --metadata-key-file is for peers, but there are no --metadata-peers"), storeHint)
 	case c.Store == storeEmbedded && c.StateDir == "":
 		return Usage(errors.New("app: the embedded metadata server has no folder"), "--state-dir names one; a server that forgot what it had agreed to would mislead its peers")
 	}
