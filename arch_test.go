@@ -24,6 +24,7 @@ const (
 	protobuf    = "google.golang.org/protobuf/" // and below
 	http2       = "golang.org/x/net/http2/"     // and below
 	compression = "github.com/klauspost/compress/"
+	nats        = "github.com/nats-io/" // and below
 	everything  = "*"
 )
 
@@ -36,6 +37,7 @@ var imports = []struct {
 }{
 	{"transcode", []string{std, protobuf + "reflect/"}},
 	{"metadata", []string{std}},
+	{"metadata/natsstore", []string{std, nats, "tetracast/metadata"}},
 	{"datagram", []string{std, "tetracast/transcode", compression}},
 	{"ledger", []string{std}},
 	{"internal/corpus", []string{std}},
@@ -51,7 +53,9 @@ var imports = []struct {
 	{"internal/collector", []string{std, "tetracast/transcode", "tetracast/metadata", "tetracast/datagram", "tetracast/ledger", "tetracast/internal/udp", "tetracast/internal/sink"}},
 	{"internal/bench", []string{everything}},
 	{"internal/app", []string{everything}},
-	{"cmd/tetracast", []string{std, "tetracast/internal/app", "github.com/spf13/cobra", "github.com/spf13/pflag"}},
+	{"internal/command", []string{std, "tetracast/internal/app", "github.com/spf13/cobra", "github.com/spf13/pflag"}},
+	{"cmd/tetracast", []string{std, "tetracast/internal/app", "tetracast/internal/app/share", "tetracast/internal/command", "github.com/spf13/cobra"}},
+	{"cmd/tetracast-agent", []string{std, "tetracast/internal/command", "github.com/spf13/cobra"}},
 }
 
 // TestImports holds every file that is not a test to the table.
@@ -65,7 +69,7 @@ func TestImports(t *testing.T) {
 		for _, file := range files {
 			for _, spec := range file.Imports {
 				name := strings.Trim(spec.Path.Value, `"`)
-				if strings.HasPrefix(name, "tetracast/internal/app") && folder != "cmd/tetracast" {
+				if strings.HasPrefix(name, "tetracast/internal/app") && !strings.HasPrefix(folder, "cmd/") && folder != "internal/command" && folder != "internal/app/share" {
 					t.Errorf("%s imports %s: only the commands may", folder, name)
 				}
 				if !permits(may, folder, name) {

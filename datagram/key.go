@@ -50,6 +50,13 @@ func (k *Key) derive(salt []byte, info string, length int) []byte {
 	return out
 }
 
+// Derive returns what only those can make who have the key, and what tells nothing
+// about it. The purpose keeps one use of a key apart from another.
+func (k *Key) Derive(purpose string) (secret [KeyBytes]byte) {
+	copy(secret[:], k.derive(nil, "tetracast derived "+purpose, KeyBytes))
+	return secret
+}
+
 // stream returns the cipher for one stream.
 func (k *Key) stream(stream uint64, salt []byte) cipher.AEAD {
 	info := binary.BigEndian.AppendUint64([]byte("tetracast frame 1 stream key"), stream)

@@ -6,8 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // Store keeps what agents say of themselves for those who did not hear it: the
@@ -44,6 +47,13 @@ func RecordKey(digest uint64) string { return fmt.Sprintf("record.%016x", digest
 // StreamKey is the key of the agent that sends a stream, by the stream's id.
 func StreamKey(stream uint64) string { return fmt.Sprintf("stream.%016x", stream) }
 
+// parseStreamKey is the other way.
+func parseStreamKey(key string) (stream uint64, ok bool) {
+	digits, ok := strings.CutPrefix(key, "stream.")
+	stream, err := strconv.ParseUint(digits, 16, 64)
+	return stream, ok && err == nil && len(digits) == 16
+}
+
 // entry is a value as stores hold it. It repeats its key, so that a value which
 // was put under another agent's is found out.
 type entry struct {
@@ -54,40 +64,67 @@ type entry struct {
 // NewEntry returns the value that belongs under the key for an agent_init, which is
 // one JSON object.
 func NewEntry(key string, record []byte) ([]byte, error) {
-	value, err := json.Marshal(entry{Key: key, Record: record})
-	if err == nil && len(value) > MaxEntry {
-		err = fmt.Errorf("%d bytes, more than %d", len(value), MaxEntry)
+	var value bytes.Buffer
+	encoder := json.NewEncoder(&value)
+	encoder.SetEscapeHTML(false) // the record comes back byte for byte
+	if err := encoder.Encode(entry{Key: key, Record: record}); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrBadEntry, key, err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("metadata: entry %s: %w", key, err)
+	if value.Len() > MaxEntry {
+		return nil, fmt.Errorf("%w: %s has %d bytes, more than %d", ErrBadEntry, key, value.Len(), MaxEntry)
 	}
-	return value, nil
+	return bytes.TrimSuffix(value.Bytes(), []byte{'\n'}), nil
 }
 
 // ReadEntry returns the agent_init in a value that a store has under the key, in
-// memory of its own, or an ErrBadEntry that says what is wrong with it.
+// memory of its own and on one line, or an ErrBadEntry that says what is wrong with
+// it.
 func ReadEntry(key string, value []byte) ([]byte, error) {
+	record, _, err := readEntry(key, value)
+	return record, err
+}
+
+// readEntry returns the record's digest too.
+func readEntry(key string, value []byte) (record []byte, digest uint64, err error) {
+	bad := func(format string, args ...any) ([]byte, uint64, error) {
+		return nil, 0, fmt.Errorf("%w: %s "+format, append([]any{ErrBadEntry, key}, args...)...)
+	}
 	if len(value) > MaxEntry {
-		return nil, fmt.Errorf("%w: %s has %d bytes, more than %d", ErrBadEntry, key, len(value), MaxEntry)
+		return bad("has %d bytes, more than %d", len(value), MaxEntry)
 	}
 	var e entry
 	if err := json.Unmarshal(value, &e); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrBadEntry, key, err)
+		return bad("is no entry: %w", err)
 	}
 	if e.Key != key {
-		return nil, fmt.Errorf("%w: under %s stands what belongs under %.40q", ErrBadEntry, key, e.Key)
+		return bad("holds what belongs under %.40q", e.Key)
 	}
+	digest, err = digestOf(e.Record)
+	switch {
+	case err != nil:
+		return bad("holds no agent_init: %w", err)
+	case strings.HasPrefix(key, "record.") && key != RecordKey(digest):
+		return bad("is not the digest of its record, %016x", digest)
+	case !utf8.Valid(e.Record):
+		return bad("is not UTF-8")
+	}
+	var line bytes.Buffer
+	if err := json.Compact(&line, e.Record); err != nil {
+		return bad("holds no JSON: %w", err)
+	}
+	return line.Bytes(), digest, nil
+}
+
+// digestOf returns the digest of an agent_init.
+func digestOf(record []byte) (uint64, error) {
 	var event MetadataEvent
-	if err := json.Unmarshal(e.Record, &event); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrBadEntry, key, err)
+	if err := json.Unmarshal(record, &event); err != nil {
+		return 0, err
 	}
 	if event.Event != EventAgentInit {
-		return nil, fmt.Errorf("%w: %s holds %.40q, want %s", ErrBadEntry, key, event.Event, EventAgentInit)
+		return 0, fmt.Errorf("the event is %.40q, want %s", event.Event, EventAgentInit)
 	}
-	if bytes.HasPrefix([]byte(key), []byte("record.")) && RecordKey(digest(event)) != key {
-		return nil, fmt.Errorf("%w: %s is not the digest of its record", ErrBadEntry, key)
-	}
-	return e.Record, nil
+	return digest(event), nil
 }
 
 // MemoryStore is a store in this process's memory.

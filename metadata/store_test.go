@@ -33,7 +33,7 @@ func TestEntries(t *testing.T) {
 	}
 	bad(StreamKey(7), `rubbish`, "invalid character")
 	bad(StreamKey(7), strings.Repeat("x", 10<<20), "more than 65536")
-	bad(StreamKey(7), `{"key":"`+StreamKey(8)+`","record":`+string(record.JSON())+`}`, "belongs under")
+	bad(StreamKey(7), `{"key":"`+StreamKey(8)+`","record":`+string(record.JSON())+`}`, "holds what belongs under")
 	bad(StreamKey(7), `{"key":"`+StreamKey(7)+`","record":{"event":"agent_stats"}}`, "agent_stats")
 	bad(StreamKey(7), `{"key":"`+StreamKey(7)+`","record":[]}`, "cannot unmarshal")
 	bad(RecordKey(7), `{"key":"`+RecordKey(7)+`","record":`+string(record.JSON())+`}`, "digest")

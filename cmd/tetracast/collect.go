@@ -4,10 +4,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"tetracast/internal/app"
+	"tetracast/internal/app/share"
 )
 
 func newCollect() *cobra.Command {
-	var config app.CollectConfig
+	config := app.CollectConfig{Metadata: app.MetadataConfig{Open: share.Open}}
 	cmd := &cobra.Command{
 		Use:   "collect",
 		Short: "Receive events over UDP and write them as JSON lines",

@@ -32,25 +32,10 @@ func TestFleet(t *testing.T) {
 	if testing.Short() {
 		agents, rounds = 40, 60
 	}
-	f := newFleet(t, 3)
-	var exporters []*exporter.UDPExporter
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
+	f := newFleet(t, 3, nil)
 	for i := range agents {
-		e, err := exporter.NewUDPExporter(exporter.Config{
-			Destinations: []exporter.Destination{{Address: f.in.LocalAddr().String(), Format: "frame", MaxDatagram: 1232, Compression: datagram.CompressionS2}},
-			Host:         metadata.Sources{Hostname: func() (string, error) { return fmt.Sprintf("node-%03d", i%(agents-1)), nil }}, // two on one host
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		exporters = append(exporters, e)
-		running.Go(func() { _ = e.Run(ctx) })
+		f.startAgent(exporter.Config{}, fmt.Sprintf("node-%03d", i%(agents-1))) // two on one host
 	}
-	routed := make(chan error, 1)
-	stopRouting := make(chan struct{})
-	go func() { routed <- f.route(stopRouting) }()
-
 	for round := range rounds {
 		switch round { // the first thirds belong to restarts, the last to a kill
 		case rounds * 1 / 6:
@@ -62,38 +47,9 @@ func TestFleet(t *testing.T) {
 		case rounds * 4 / 6:
 			f.restart(1, syscall.SIGKILL)
 		}
-		for i, e := range exporters {
-			for n := range 1 + (i+round)%4 {
-				if err := e.SendWire(fleetEvent(t, i, round, n)); err != nil {
-					t.Error(err)
-				}
-			}
-		}
-		time.Sleep(40 * time.Millisecond)
+		f.sendRound(round)
 	}
-	cancel()
-	running.Wait()
-	close(stopRouting)
-	if err := <-routed; err != nil {
-		t.Fatal(err)
-	}
-	files := f.end()
-	for _, e := range exporters {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-
-	merge := run(t, append([]string{"account", "merge"}, files...)...)
-	if code := merge.wait(20 * time.Second); code != 0 {
-		t.Fatalf("account merge ended with %d: %s", code, merge.log.String())
-	}
-	path := filepath.Join(t.TempDir(), "merged.json")
-	if err := os.WriteFile(path, merge.out.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	merged := readJSON[ledger.Collector](t, path)
-	f.hold(merged, exporters)
+	f.hold(f.end())
 }
 
 func fleetEvent(t *testing.T, agent, round, n int) []byte {
@@ -105,10 +61,19 @@ func fleetEvent(t *testing.T, agent, round, n int) []byte {
 	return wire
 }
 
-// fleet is a network with three collectors behind it.
+// fleet is a network with collectors behind it, and agents before it.
 type fleet struct {
 	t  *testing.T
 	in *udp.Listener
+
+	agents      []*exporter.UDPExporter
+	stopAgents  context.CancelFunc
+	agentsCtx   context.Context
+	sending     sync.WaitGroup
+	routed      chan error
+	stopRouting chan struct{}
+	// loseNoAgentInit spares the datagrams by which agents say who they are.
+	loseNoAgentInit bool
 
 	mu         sync.Mutex // guards what follows
 	collectors []*fleetCollector
@@ -120,6 +85,7 @@ type fleet struct {
 type fleetCollector struct {
 	*process
 	address, folder string
+	args            []string
 	up              bool
 	ports           []*udp.Conn // from which it is sent to
 }
@@ -135,16 +101,21 @@ type fleetStream struct {
 	stay      int // so many datagrams more
 }
 
-func newFleet(t *testing.T, collectors int) *fleet {
+// newFleet starts the network and the collectors, with arguments of their own.
+func newFleet(t *testing.T, collectors int, args func(i int) []string) *fleet {
 	in, err := udp.Listen("127.0.0.1:0", udp.ListenOptions{ReceiveBufferBytes: 64 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = in.Close() })
 	f := &fleet{t: t, in: in, random: rand.New(rand.NewPCG(1, 1)), streams: map[uint64]*fleetStream{},
-		reader: datagram.NewFrameReader(datagram.FrameReaderConfig{})}
-	for range collectors {
+		reader: datagram.NewFrameReader(datagram.FrameReaderConfig{}), routed: make(chan error, 1), stopRouting: make(chan struct{})}
+	f.agentsCtx, f.stopAgents = context.WithCancel(context.Background())
+	for i := range collectors {
 		c := &fleetCollector{address: freeUDP(t), folder: t.TempDir()}
+		if args != nil {
+			c.args = args(i)
+		}
 		f.collectors = append(f.collectors, c)
 		f.start(c)
 		for range 4 {
@@ -156,13 +127,39 @@ func newFleet(t *testing.T, collectors int) *fleet {
 			c.ports = append(c.ports, conn)
 		}
 	}
+	go func() { f.routed <- f.route(f.stopRouting) }()
 	return f
+}
+
+// startAgent starts one that calls its host so.
+func (f *fleet) startAgent(config exporter.Config, hostname string) {
+	f.t.Helper()
+	config.Destinations = []exporter.Destination{{Address: f.in.LocalAddr().String(), Format: "frame", MaxDatagram: 1232, Compression: datagram.CompressionS2}}
+	config.Host = metadata.Sources{Hostname: func() (string, error) { return hostname, nil }}
+	e, err := exporter.NewUDPExporter(config)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.agents = append(f.agents, e)
+	f.sending.Go(func() { _ = e.Run(f.agentsCtx) })
+}
+
+// sendRound has each agent send some events.
+func (f *fleet) sendRound(round int) {
+	for i, e := range f.agents {
+		for n := range 1 + (i+round)%4 {
+			if err := e.SendWire(fleetEvent(f.t, i, round, n)); err != nil {
+				f.t.Error(err)
+			}
+		}
+	}
+	time.Sleep(40 * time.Millisecond)
 }
 
 func (f *fleet) start(c *fleetCollector) {
 	f.t.Helper()
-	c.process = run(f.t, "collect", "--listen", c.address, "--write", filepath.Join(c.folder, "out.jsonl"),
-		"--account", filepath.Join(c.folder, "account.json"), "--state-dir", c.folder)
+	c.process = run(f.t, append([]string{"collect", "--listen", c.address, "--write", filepath.Join(c.folder, "out.jsonl"),
+		"--account", filepath.Join(c.folder, "account.json"), "--state-dir", c.folder}, c.args...)...)
 	c.waitLog("Listening")
 	f.mu.Lock()
 	c.up = true
@@ -173,6 +170,13 @@ func (f *fleet) start(c *fleetCollector) {
 // starts it again.
 func (f *fleet) restart(i int, signal syscall.Signal) {
 	f.t.Helper()
+	f.stop(i, signal)
+	f.start(f.collectors[i])
+}
+
+// stop takes a collector out of the network and ends it.
+func (f *fleet) stop(i int, signal syscall.Signal) {
+	f.t.Helper()
 	c := f.collectors[i]
 	f.mu.Lock()
 	c.up = false
@@ -181,21 +185,42 @@ func (f *fleet) restart(i int, signal syscall.Signal) {
 		f.t.Fatal(err)
 	}
 	c.wait(20 * time.Second)
-	f.start(c)
 }
 
-// end ends the collectors and returns their accounts.
-func (f *fleet) end() (files []string) {
+// end ends the agents, then the collectors, and returns what these say together.
+func (f *fleet) end() ledger.Collector {
+	t := f.t
+	t.Helper()
+	f.stopAgents()
+	f.sending.Wait()
+	close(f.stopRouting)
+	if err := <-f.routed; err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range f.agents {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	var files []string
 	for _, c := range f.collectors {
 		if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			f.t.Fatal(err)
+			t.Fatal(err)
 		}
 		if code := c.wait(20 * time.Second); code != 0 {
-			f.t.Errorf("a collector ended with %d", code)
+			t.Errorf("a collector ended with %d", code)
 		}
 		files = append(files, filepath.Join(c.folder, "account.json"))
 	}
-	return files
+	merge := run(t, append([]string{"account", "merge"}, files...)...)
+	if code := merge.wait(20 * time.Second); code != 0 {
+		t.Fatalf("account merge ended with %d: %s", code, merge.log.String())
+	}
+	path := filepath.Join(t.TempDir(), "merged.json")
+	if err := os.WriteFile(path, merge.out.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return readJSON[ledger.Collector](t, path)
 }
 
 // route passes each datagram to the collector that its stream is at, but for some
@@ -238,7 +263,7 @@ func (f *fleet) pass(d []byte) error {
 			s.home = f.random.IntN(len(f.collectors))
 		}
 	}
-	if f.random.IntN(20) == 0 && !h.Goodbye {
+	if f.random.IntN(20) == 0 && !h.Goodbye && !(f.loseNoAgentInit && h.Kind == datagram.KindAgentInit) {
 		return nil // lost
 	}
 	s.announced, s.refused = max(s.announced, h.Last()), max(s.refused, h.Refused)
@@ -256,7 +281,7 @@ func (f *fleet) pass(d []byte) error {
 }
 
 // hold asserts that the united account is the truth.
-func (f *fleet) hold(c ledger.Collector, exporters []*exporter.UDPExporter) {
+func (f *fleet) hold(c ledger.Collector) {
 	t := f.t
 	t.Helper()
 	if c.Observed.SocketDropped > 0 {
@@ -269,7 +294,7 @@ func (f *fleet) hold(c ledger.Collector, exporters []*exporter.UDPExporter) {
 		}
 	}
 	var passed, missing, unknown uint64
-	for _, e := range exporters {
+	for _, e := range f.agents {
 		account := e.Account()
 		sent := account.Streams[0]
 		s, ok := found[sent.Stream]
@@ -308,5 +333,5 @@ func (f *fleet) hold(c ledger.Collector, exporters []*exporter.UDPExporter) {
 		t.Errorf("%d of %d unknown: a kill may cost some seconds", unknown, c.Received)
 	}
 	t.Logf("%d streams, %d events passed on, %d received, %d missing, %d unknown after the kill, %d received twice",
-		len(exporters), passed, c.Received-c.Overlap, missing, unknown, c.Overlap)
+		len(f.agents), passed, c.Received-c.Overlap, missing, unknown, c.Overlap)
 }

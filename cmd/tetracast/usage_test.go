@@ -31,6 +31,11 @@ func TestBadInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = taken.Close() }()
+	takenTCP, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = takenTCP.Close() }()
 	notJSONFilter := write("filters", []byte("{\"event_set\":[\"PROCESS_EXEC\"]}\n{\"event_sets\":[]}\n"))
 
 	f := func(code int, args string, want ...string) {
@@ -73,6 +78,22 @@ func TestBadInput(t *testing.T) {
 	f(2, "export --config "+write("worse.yaml", []byte("exprot: {}\n")), `"exprot"`, `did you mean "export"?`)
 	f(2, "export --config "+filepath.Join(folder, "none.yaml"), "none.yaml")
 	f(2, "collect --output xml", `"xml"`, "json or compact")
+	f(2, "collect --metadata-store redis", `"redis"`, "embedded")
+	f(2, "collect --metadata-store http://h", `"http://h"`, "nats://host:port")
+	f(2, "collect --metadata-store nats://", `"nats://"`)
+	f(2, "collect --metadata-store nats://h --metadata-peers h:1", "--metadata-peers", "nats://h")
+	f(2, "collect --metadata-store nats://h --metadata-credentials "+notJSONFilter, "holds no credentials")
+	f(2, "collect --metadata-store nats://h --metadata-tls-cert-file c", "--metadata-tls-cert-file")
+	f(2, "collect --metadata-store nats://h --metadata-tls-ca-cert-files "+notJSONFilter, "--metadata-tls-ca-cert-files", "no certificate")
+	f(2, "collect --metadata-credentials c", "--metadata-credentials", "elsewhere")
+	f(2, "collect --metadata-key-file k", "--metadata-peers")
+	f(2, "collect --metadata-expiry -1s", "-1s")
+	f(2, "collect --metadata-peers h:7517", "--state-dir")
+	f(2, "collect --metadata-store embedded", "--state-dir")
+	f(2, "collect --state-dir "+folder+" --metadata-peers h", `"h"`, "host:port")
+	f(2, "collect --state-dir "+folder+" --metadata-peers h:7517 --metadata-listen 0.0.0.0:7517", "0.0.0.0:7517", "--metadata-key-file")
+	f(1, "collect --state-dir "+folder+" --metadata-peers h:7517 --metadata-key-file "+notJSONFilter, "not a key file")
+	f(1, "collect --state-dir "+folder+" --metadata-peers h:7517 --metadata-listen "+takenTCP.Addr().String(), "--metadata-listen", "address already in use")
 	f(1, "export --udp-destination 127.0.0.1 --reconnect=false --server-address "+nowhere, nowhere, "no such file")
 	f(1, "export --udp-destination 127.0.0.1 --fail-fast --server-address "+nowhere, nowhere, "is Tetragon running?")
 	f(1, "export --udp-destination collector.invalid --reconnect=false --server-address "+nowhere, "collector.invalid")

@@ -44,6 +44,8 @@ type CollectConfig struct {
 	QueueBytes         int
 	Sockets            int
 	GRO                string // auto, on or off
+
+	Metadata MetadataConfig
 }
 
 // AddFlags declares the command's flags.
@@ -63,6 +65,7 @@ func (c *CollectConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&c.QueueBytes, "queue-bytes", collector.DefaultQueueBytes, "the most bytes of events that wait for the output; what does not fit is dropped as sink_full")
 	flags.IntVar(&c.Sockets, "sockets", 1, "sockets that share the address, each read by a goroutine of its own")
 	flags.StringVar(&c.GRO, "gro", "auto", "take datagrams joined where the kernel can: auto, on or off")
+	c.Metadata.addFlags(flags)
 	c.Log.addFlags(flags)
 }
 
@@ -82,6 +85,12 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 		_ = out.Close()
 		return err
 	}
+	var share func(context.Context)
+	c.Metadata.StateDir = c.StateDir
+	if config.Directory, share, err = c.Metadata.directory(log); err != nil {
+		_ = out.Close()
+		return err
+	}
 	in, err := collector.New(config)
 	for _, file := range config.Inherited {
 		_ = file.Close() // the collector has its own descriptors
@@ -98,6 +107,9 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 	beside, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	running.Go(func() { accountOnSignal(beside, c.AccountFile, account, log) })
+	if share != nil {
+		running.Go(func() { share(beside) })
+	}
 	err = in.Run(ctx)
 	stop()
 	running.Wait()

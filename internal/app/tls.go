@@ -17,14 +17,20 @@ type TLSConfig struct {
 	KeyFile    string
 	ServerName string
 	SkipVerify bool
+
+	prefix string // of the flags' names
 }
 
-func (c *TLSConfig) addFlags(flags *pflag.FlagSet) {
-	flags.StringSliceVar(&c.CAFiles, "tls-ca-cert-files", nil, "certificates of the authorities that may have signed Tetragon's")
-	flags.StringVar(&c.CertFile, "tls-cert-file", "", "certificate of this client, for mutual TLS")
-	flags.StringVar(&c.KeyFile, "tls-key-file", "", "key of this client's certificate")
-	flags.StringVar(&c.ServerName, "tls-server-name", "", "name to expect in Tetragon's certificate")
-	flags.BoolVar(&c.SkipVerify, "tls-skip-verify", false, "use TLS, but take any certificate: anybody can pose as Tetragon")
+func (c *TLSConfig) addFlags(flags *pflag.FlagSet) { c.addFlagsFor(flags, "", "Tetragon") }
+
+// addFlagsFor declares the flags for the connection to another server.
+func (c *TLSConfig) addFlagsFor(flags *pflag.FlagSet, prefix, server string) {
+	c.prefix = prefix
+	flags.StringSliceVar(&c.CAFiles, prefix+"tls-ca-cert-files", nil, "certificates of the authorities that may have signed "+server+"'s")
+	flags.StringVar(&c.CertFile, prefix+"tls-cert-file", "", "certificate of this client, for mutual TLS")
+	flags.StringVar(&c.KeyFile, prefix+"tls-key-file", "", "key of this client's certificate")
+	flags.StringVar(&c.ServerName, prefix+"tls-server-name", "", "name to expect in "+server+"'s certificate")
+	flags.BoolVar(&c.SkipVerify, prefix+"tls-skip-verify", false, "use TLS, but take any certificate: anybody can pose as "+server)
 }
 
 // wanted says whether any flag asks for TLS.
@@ -44,19 +50,19 @@ func (c *TLSConfig) load() (*tls.Config, error) {
 	for _, path := range c.CAFiles {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return nil, fmt.Errorf("app: --tls-ca-cert-files: %w", err)
+			return nil, fmt.Errorf("app: --%stls-ca-cert-files: %w", c.prefix, err)
 		}
 		if !config.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("app: --tls-ca-cert-files: %s holds no certificate in PEM form", path)
+			return nil, fmt.Errorf("app: --%stls-ca-cert-files: %s holds no certificate in PEM form", c.prefix, path)
 		}
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {
-		return nil, fmt.Errorf("app: --tls-cert-file %q and --tls-key-file %q: want both or none", c.CertFile, c.KeyFile)
+		return nil, fmt.Errorf("app: --%stls-cert-file %q and --%stls-key-file %q: want both or none", c.prefix, c.CertFile, c.prefix, c.KeyFile)
 	}
 	if c.CertFile != "" {
 		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 		if err != nil {
-			return nil, fmt.Errorf("app: --tls-cert-file and --tls-key-file: %w", err)
+			return nil, fmt.Errorf("app: --%stls-cert-file and --%stls-key-file: %w", c.prefix, c.prefix, err)
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}

@@ -169,14 +169,7 @@ func (a *agents) forget() { a.records = maphash.MakeSeed() }
 // bind reads an agent_init and says whose stream this is. A record that names
 // another start of the host's agent than the last one is a restart.
 func (a *agents) bind(s *stream, record []byte) {
-	var facts struct {
-		Timestamp string `json:"@timestamp"`
-		Hostname  string `json:"hostname"`
-		PID       int64  `json:"pid"`
-	}
-	// The unpacker has checked that this is JSON; a fact of another type than
-	// expected stays empty.
-	_ = json.Unmarshal(record, &facts)
+	facts := readFacts(record)
 	start := startDigest(facts.Timestamp, facts.PID)
 
 	s.record = maphash.Bytes(a.records, record)
@@ -185,6 +178,20 @@ func (a *agents) bind(s *stream, record []byte) {
 		h.restarts++
 	}
 	h.start = start
+}
+
+// facts are those of an agent_init that a collector needs.
+type facts struct {
+	Timestamp string `json:"@timestamp"`
+	Hostname  string `json:"hostname"`
+	PID       int64  `json:"pid"`
+}
+
+// readFacts reads a record, which was checked to be JSON. A fact of another type
+// than expected stays empty.
+func readFacts(record []byte) (f facts) {
+	_ = json.Unmarshal(record, &f)
+	return f
 }
 
 // startDigest tells one agent start from another, in every process alike. It is

@@ -15,6 +15,7 @@ import (
 	"tetracast/internal/sink"
 	"tetracast/internal/udp"
 	"tetracast/ledger"
+	"tetracast/metadata"
 	"tetracast/transcode"
 )
 
@@ -57,6 +58,9 @@ type Config struct {
 	Dictionaries []*datagram.Dictionary
 	// AllowSources are the addresses that may send. Nil: all.
 	AllowSources []netip.Prefix
+	// Directory shares with other collectors who sends which stream. Run runs it.
+	// Nil: none.
+	Directory *metadata.Directory
 	// Sink takes the lines. Run closes it.
 	Sink sink.Sink
 	// Sockets is how many sockets share the address, each with a goroutine of its
@@ -230,6 +234,10 @@ func (c *Collector) Run(ctx context.Context) error {
 			c.config.Log.Error("The state is not saved: after a kill more will be unknown", "cause", err)
 		}
 		wg.Go(func() { c.keep(ctx) })
+	}
+	if c.config.Directory != nil {
+		c.askRestored()
+		wg.Go(func() { c.config.Directory.Run(ctx, c.found) })
 	}
 	interrupted := make(chan time.Time, 1)
 	unhook := context.AfterFunc(ctx, func() {

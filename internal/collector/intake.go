@@ -46,6 +46,7 @@ type arrival struct {
 	line   []byte         // likewise: an event or an event about the agent
 
 	stream      *stream // of what carries numbers; nil: it carries none
+	record      uint64  // digest of the agent_init that the frame names; 0: none
 	first, last uint64  // the numbers of the events; none if last is before first
 	announced   uint64  // the highest number that its sender had given
 	sums        ledger.Sums
@@ -153,7 +154,7 @@ func (in *intake) again(s *stream, now time.Time) (ledger.Fault, bool) {
 // read takes the events out of a frame that is new.
 func (in *intake) read(s *stream, h *datagram.Header, body []byte, now time.Time) {
 	a := arrival{
-		stream: s, kind: h.Kind, first: h.First, last: h.Last(), announced: h.Last(),
+		stream: s, record: h.Record, kind: h.Kind, first: h.First, last: h.Last(), announced: h.Last(),
 		sums: ledger.Sums{Seen: h.Seen, Excluded: h.Excluded, Dropped: h.Dropped, Refused: h.Refused}, lines: len(in.ends),
 	}
 	err := in.frames.Read(h, body, now, in.addEvent)
@@ -270,7 +271,7 @@ func (c *Collector) plain(a *arrival, now time.Time) {
 	s := c.agents.source(a.source, now)
 	switch a.kind {
 	case datagram.KindAgentInit:
-		c.agentInit(s, a.line)
+		c.agentInit(s, a.line, 0)
 	case datagram.KindAgentStats:
 		c.agentStats(s, a.line)
 	default:
@@ -286,6 +287,7 @@ func (c *Collector) plain(a *arrival, now time.Time) {
 func (c *Collector) numbered(in *intake, a *arrival) {
 	audit := a.stream.audit
 	c.firstHeard(a)
+	c.ask(a.stream, a.record)
 	audit.Announce(a.announced, a.sums)
 	if a.last < a.first {
 		return
@@ -338,14 +340,21 @@ func (c *Collector) about(in *intake, a *arrival) {
 		return // whoever sent it, there is nothing to learn from it
 	}
 	if a.kind == datagram.KindAgentInit {
-		c.agentInit(a.stream, payload.JSON)
+		c.agentInit(a.stream, payload.JSON, a.record)
 		return
 	}
+	c.ask(a.stream, a.record)
 	c.agentStats(a.stream, payload.JSON)
 }
 
-// agentInit writes a record once.
-func (c *Collector) agentInit(s *stream, record []byte) {
+// agentInit takes a record that came in the stream; digest is as the frame has it.
+func (c *Collector) agentInit(s *stream, record []byte, digest uint64) {
+	c.publish(s, record, digest)
+	c.learn(s, record)
+}
+
+// learn writes a record once.
+func (c *Collector) learn(s *stream, record []byte) {
 	if c.agents.repeated(s, record) {
 		return
 	}

@@ -50,7 +50,8 @@ type savedHost struct {
 type savedStream struct {
 	ID         string        `json:"stream"`
 	Hostname   string        `json:"hostname"`
-	Trusted    bool          `json:"trusted"` // not on probation
+	Record     uint64        `json:"record,omitempty"` // digest of its agent_init
+	Trusted    bool          `json:"trusted"`          // not on probation
 	Newest     uint64        `json:"newest_datagram"`
 	Numbers    ledger.Ranges `json:"numbers"`
 	Unknown    ledger.Ranges `json:"unknown"`
@@ -100,7 +101,7 @@ func (c *Collector) snapshot() *state {
 			}
 			newest, _ := x.audit.Window.Newest()
 			s.Streams = append(s.Streams, savedStream{
-				ID: streamID(x.key.id), Hostname: name(x), Trusted: t == c.agents.frames, Newest: newest,
+				ID: streamID(x.key.id), Hostname: name(x), Record: x.shared.record, Trusted: t == c.agents.frames, Newest: newest,
 				Numbers: x.audit.Received.Clone(), Unknown: x.audit.Unknown.Clone(), Sums: x.audit.Sums, Announced: x.audit.Announced,
 				Duplicate: x.audit.Duplicates, Late: x.audit.LateEvents, Incomplete: x.audit.Incomplete, Goodbye: x.audit.Goodbye, Told: x.told,
 			})
@@ -290,7 +291,7 @@ func (c *Collector) restore(s *state, now time.Time) {
 		if !ok {
 			continue
 		}
-		x := &stream{key: streamKey{id: id}, heard: now, told: saved.Told, audit: &ledger.Audit{
+		x := &stream{key: streamKey{id: id}, heard: now, told: saved.Told, shared: shared{record: saved.Record}, audit: &ledger.Audit{
 			Received: saved.Numbers, Unknown: saved.Unknown, Sums: saved.Sums, Announced: saved.Announced,
 			Duplicates: saved.Duplicate, LateEvents: saved.Late, Incomplete: saved.Incomplete,
 			Goodbye: saved.Goodbye, Blind: !s.Clean && !saved.Goodbye,

@@ -43,6 +43,8 @@ type stream struct {
 	id    string        // that its agent_stats states; empty: none came
 	told  told
 
+	shared shared // with other collectors
+
 	fresh      bool      // first heard of after the collector had been killed; Unknown are the numbers before
 	frames     int       // consistent ones, up to probationFrames
 	heard      time.Time // last

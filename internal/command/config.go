@@ -1,4 +1,4 @@
-package main
+package command
 
 import (
 	"github.com/spf13/cobra"
@@ -12,7 +12,7 @@ func newConfig(layered func() []*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Show the configuration",
-		Args:  noArguments,
+		Args:  NoArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	show := &cobra.Command{
@@ -21,19 +21,19 @@ func newConfig(layered func() []*cobra.Command) *cobra.Command {
 		Long: "print shows what a command would do its work with: each flag's value, and whether the\n" +
 			"command line, the environment, a file or nobody set it. The output is a configuration\n" +
 			"file. Secrets are not printed.",
-		Args: noArguments,
+		Args: NoArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, c := range layered() {
 		name := c.Name()
-		c.Short, c.Long, c.Args = "Print the values of "+name, "", noArguments
+		c.Short, c.Long, c.Args = "Print the values of "+name, "", NoArguments
 		c.PreRunE = nil
 		c.RunE = func(cmd *cobra.Command, _ []string) error {
 			origins, err := layer(cmd, layered())
 			if err != nil {
 				return err
 			}
-			return app.PrintConfig(name, cmd.LocalNonPersistentFlags(), origins, streams())
+			return app.PrintConfig(name, cmd.LocalNonPersistentFlags(), origins, Streams())
 		}
 		show.AddCommand(c)
 	}
