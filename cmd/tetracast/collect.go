@@ -8,7 +8,7 @@ import (
 )
 
 func newCollect() *cobra.Command {
-	config := app.CollectConfig{Metadata: app.MetadataConfig{Open: share.Open}}
+	config := app.CollectConfig{Metadata: app.SharingConfig{Open: share.Open}}
 	cmd := &cobra.Command{
 		Use:   "collect",
 		Short: "Receive events over UDP and write them as JSON lines",

@@ -45,7 +45,7 @@ type CollectConfig struct {
 	Sockets            int
 	GRO                string // auto, on or off
 
-	Metadata MetadataConfig
+	Metadata SharingConfig
 }
 
 // AddFlags declares the command's flags.

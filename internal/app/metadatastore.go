@@ -16,7 +16,7 @@ import (
 	"tetracast/metadata"
 )
 
-// The defaults of [MetadataConfig].
+// The defaults of [SharingConfig].
 const (
 	DefaultMetadataListen = "127.0.0.1:7517"
 	DefaultMetadataExpiry = 24 * time.Hour
@@ -26,8 +26,8 @@ const (
 // shared it takes 64 MiB, with usual ones 2 MiB.
 const memoryEntries = 4096
 
-// MetadataConfig says with whom a collector shares who sends which stream.
-type MetadataConfig struct {
+// SharingConfig says with whom a collector shares who sends which stream.
+type SharingConfig struct {
 	Store   string   // auto, embedded, memory, none, or nats:// or tls:// URLs
 	Listen  string   // host:port of the embedded server's cluster
 	Peers   []string // host:port of others'
@@ -40,7 +40,7 @@ type MetadataConfig struct {
 
 	// Open opens a store in NATS. It is given by the command, so that a program
 	// which only exports does not hold a NATS server. Nil: there is none.
-	Open func(*MetadataConfig, *slog.Logger) (RunningStore, error)
+	Open func(*SharingConfig, *slog.Logger) (RunningStore, error)
 	// StateDir is that of the command; the embedded server's is below it.
 	StateDir string
 }
@@ -51,7 +51,7 @@ type RunningStore interface {
 	Run(ctx context.Context) error
 }
 
-func (c *MetadataConfig) addFlags(flags *pflag.FlagSet) {
+func (c *SharingConfig) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Store, "metadata-store", "auto", "where collectors share who sends: embedded, a NATS server in this process; memory, shared with nobody; none; or that of a NATS elsewhere, nats://HOST[:PORT],... or tls://; auto: embedded with --metadata-peers or --state-dir, else memory")
 	flags.StringVar(&c.Listen, "metadata-listen", DefaultMetadataListen, "TCP address where the embedded servers of other collectors connect, host:port; used with --metadata-peers")
 	flags.StringSliceVar(&c.Peers, "metadata-peers", nil, "--metadata-listen of the collectors to share with, host:port,...; this one's own may be among them")
@@ -73,13 +73,13 @@ const (
 const storeHint = "auto is the default; --metadata-peers makes the collectors' own servers share, nats://host:port uses a NATS that is there"
 
 // Embedded says whether the store is a server in this process.
-func (c *MetadataConfig) Embedded() bool { return c.Store == storeEmbedded }
+func (c *SharingConfig) Embedded() bool { return c.Store == storeEmbedded }
 
 // Dir is the folder of the embedded server.
-func (c *MetadataConfig) Dir() string { return filepath.Join(c.StateDir, "metadata") }
+func (c *SharingConfig) Dir() string { return filepath.Join(c.StateDir, "metadata") }
 
 // Secrets returns what keeps others away from the embedded server; nil: nothing.
-func (c *MetadataConfig) Secrets() (secrets [][datagram.KeyBytes]byte, err error) {
+func (c *SharingConfig) Secrets() (secrets [][datagram.KeyBytes]byte, err error) {
 	if c.KeyFile == "" {
 		return nil, nil
 	}
@@ -91,7 +91,7 @@ func (c *MetadataConfig) Secrets() (secrets [][datagram.KeyBytes]byte, err error
 }
 
 // ClientTLS returns what the flags say about a server elsewhere; nil: nothing.
-func (c *MetadataConfig) ClientTLS() (*tls.Config, error) {
+func (c *SharingConfig) ClientTLS() (*tls.Config, error) {
 	config, err := c.TLS.load()
 	if err != nil {
 		return nil, Usage(err, "the --metadata-tls flags are for a NATS elsewhere; peers of our own use --metadata-key-file")
@@ -101,7 +101,7 @@ func (c *MetadataConfig) ClientTLS() (*tls.Config, error) {
 
 // directory opens the store. The directory is nil if there shall be none; run is
 // nil if the store needs nothing to run.
-func (c *MetadataConfig) directory(log *slog.Logger) (directory *metadata.Directory, run func(context.Context), err error) {
+func (c *SharingConfig) directory(log *slog.Logger) (directory *metadata.Directory, run func(context.Context), err error) {
 	if err := c.resolve(); err != nil {
 		return nil, nil, err
 	}
@@ -129,7 +129,7 @@ func (c *MetadataConfig) directory(log *slog.Logger) (directory *metadata.Direct
 }
 
 // resolve says what auto means, and refuses what does not fit together.
-func (c *MetadataConfig) resolve() error {
+func (c *SharingConfig) resolve() error {
 	auto := c.Store == storeAuto || c.Store == ""
 	switch {
 	case auto && (len(c.Peers) > 0 || c.StateDir != ""):

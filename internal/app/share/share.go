@@ -15,7 +15,7 @@ import (
 
 // Open opens the store that the configuration names: a server in this process, or
 // servers elsewhere.
-func Open(c *app.MetadataConfig, log *slog.Logger) (app.RunningStore, error) {
+func Open(c *app.SharingConfig, log *slog.Logger) (app.RunningStore, error) {
 	config := natsstore.Config{Bucket: c.Bucket, Expiry: c.Expiry, Log: log}
 	var err error
 	if c.Embedded() {
@@ -34,7 +34,7 @@ func Open(c *app.MetadataConfig, log *slog.Logger) (app.RunningStore, error) {
 	return store, nil
 }
 
-func embedded(c *app.MetadataConfig, log *slog.Logger) (*natsstore.Server, error) {
+func embedded(c *app.SharingConfig, log *slog.Logger) (*natsstore.Server, error) {
 	config := natsstore.ServerConfig{Dir: c.Dir(), Log: log}
 	if len(c.Peers) > 0 {
 		host, err := os.Hostname()
