@@ -186,6 +186,8 @@ func TestSourceUsage(t *testing.T) {
 	f("want grpc, file:PATH or -", "--source", "kafka")
 	f("want grpc, file:PATH or -", "--source", "file:")
 	f("filters are Tetragon's work", "--source", "-", "-n", "shop")
+	f("want auto, framer or grpc-go", "--grpc-client", "curl")
+	f("speaks no TLS", "--grpc-client", "framer", "--tls-skip-verify")
 	f("not from both", "--source", "-", "--server-address", "localhost:54321")
 	f("both say which events", "--allow-list", "{}", "--host")
 	f(`event type "EXEC"`, "-e", "EXEC")

@@ -12,6 +12,14 @@
 // attempt walks the whole list of places anew, and a place counts only when
 // GetVersion answered there. What fails is told with each place's own reason.
 //
+// # Two clients
+//
+// GetEvents is received by the client of package framer, at a fraction of
+// grpc-go's CPU, or by grpc-go: over TLS, where it is asked for, and for the rest
+// of the process once the framer met a fault that may be its own. A stream that
+// brings nothing is a quiet host or a stalled stream; the same subscription over
+// grpc-go, kept until it brings one event, tells which.
+//
 // # What is called
 //
 // Whoever reaches Tetragon's socket can also change its policies. This package

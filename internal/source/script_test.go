@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cilium/tetragon/api/v1/tetragon"
@@ -25,9 +26,10 @@ type peer struct {
 	headers map[string]string
 	encoder *hpack.Encoder
 	block   bytes.Buffer
+	deaf    bool   // to pings
 	opened  uint32 // by so much the client's window is opened when a call begins
 	// What the client allows.
-	window, streamWindow int
+	window, streamWindow, initialWindow int
 }
 
 // script serves GetEvents; when it returns, the connection is closed.
@@ -42,14 +44,7 @@ func scripted(t *testing.T, greeting script, scripts ...script) (address string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var mu sync.Mutex
-	calls := 0
-	next := func() script {
-		mu.Lock()
-		defer mu.Unlock()
-		calls++
-		return scripts[min(calls, len(scripts))-1]
-	}
+	next := inTurn(scripts)
 	var serving sync.WaitGroup
 	var open sync.Map
 	serving.Go(func() {
@@ -73,8 +68,14 @@ func scripted(t *testing.T, greeting script, scripts ...script) (address string)
 	return "unix://" + path
 }
 
+// inTurn gives one script after the other, the last again and again.
+func inTurn(scripts []script) func() script {
+	var calls atomic.Int64
+	return func() script { return scripts[min(int(calls.Add(1)), len(scripts))-1] }
+}
+
 func newPeer(conn net.Conn) *peer {
-	p := &peer{Framer: http2.NewFramer(conn, conn), conn: conn, window: 65535, streamWindow: 65535}
+	p := &peer{Framer: http2.NewFramer(conn, conn), conn: conn, window: 65535, initialWindow: 65535}
 	p.AllowIllegalWrites = true
 	p.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	p.encoder = hpack.NewEncoder(&p.block)
@@ -92,7 +93,7 @@ func (p *peer) serve(greeting script, next func() script) {
 			return
 		}
 		if headers, ok := f.(*http2.MetaHeadersFrame); ok {
-			p.stream, p.request, p.headers = f.Header().StreamID, nil, map[string]string{}
+			p.stream, p.request, p.headers, p.streamWindow = f.Header().StreamID, nil, map[string]string{}, p.initialWindow
 			for _, h := range headers.Fields {
 				p.headers[h.Name] = h.Value
 			}
@@ -128,14 +129,19 @@ func (p *peer) read() (http2.Frame, error) {
 	case *http2.SettingsFrame:
 		if !f.IsAck() {
 			if v, ok := f.Value(http2.SettingInitialWindowSize); ok {
-				p.streamWindow += int(v) - 65535
+				p.streamWindow += int(v) - p.initialWindow
+				p.initialWindow = int(v)
 			}
 			_ = p.WriteSettingsAck()
+		}
+	case *http2.PingFrame:
+		if !f.IsAck() && !p.deaf {
+			_ = p.WritePing(true, f.Data)
 		}
 	case *http2.WindowUpdateFrame:
 		if f.StreamID == 0 {
 			p.window += int(f.Increment)
-		} else {
+		} else if f.StreamID == p.stream {
 			p.streamWindow += int(f.Increment)
 		}
 	case *http2.DataFrame:

@@ -15,7 +15,7 @@ const (
 	writeTimeout     = 10 * time.Second
 	goodbyeTimeout   = 100 * time.Millisecond
 
-	// After so long without a byte the server is pinged.
+	// The server is pinged when nothing came between two ticks so far apart.
 	pingAfter = 30 * time.Second
 	// A grpc-go server closes connections whose pings come closer than five
 	// minutes with nothing sent in between (keepalive.EnforcementPolicy).

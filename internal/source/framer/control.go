@@ -39,7 +39,7 @@ func (c *Client) other(frame []byte) error {
 		if f.StreamID != streamID {
 			return c.violation(http2.ErrCodeProtocol, "RST_STREAM on stream %d", f.StreamID)
 		}
-		return c.over(reset(f.ErrCode))
+		return c.over(c.reset(f.ErrCode))
 	case *http2.GoAwayFrame:
 		return c.goodbye(f)
 	case *http2.DataFrame:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
@@ -94,12 +95,16 @@ func ended(code http2.ErrCode, st *status.Status) error {
 
 // reset is the end that a RST_STREAM makes. The codes are those of gRPC over
 // HTTP/2, section Errors, as grpc-go has them.
-func reset(code http2.ErrCode) error {
+func (c *Client) reset(code http2.ErrCode) error {
 	to := codes.Unknown
+	deadline, ok := c.ctx.Deadline()
 	switch code {
 	case http2.ErrCodeRefusedStream:
 		to = codes.Unavailable
 	case http2.ErrCodeCancel:
+		if ok && !time.Now().Before(deadline) { // the server's clock was faster
+			return status.FromContextError(context.DeadlineExceeded).Err()
+		}
 		to = codes.Canceled
 	case http2.ErrCodeFlowControl, http2.ErrCodeEnhanceYourCalm:
 		to = codes.ResourceExhausted
