@@ -24,7 +24,8 @@ bench-gate: ## figures that must not grow, counted by valgrind
 	TETRACAST_GATE=1 go test -count=1 ./exporter ./transcode ./internal/bench -run Instructions -v
 
 bench-metadata-page: ## docs/metadata-performance.md from a run on this machine, with instructions, in some minutes
-	go run ./cmd/tetracast bench metadata --valgrind --page docs/metadata-performance.md
+	go build -o tetracast ./cmd/tetracast
+	./tetracast bench metadata --valgrind --page docs/metadata-performance.md
 
 FUZZTIME ?= 1m
 fuzz: ## every parser for FUZZTIME

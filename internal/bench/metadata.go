@@ -79,10 +79,12 @@ type MetadataRow struct {
 	GCPerMillion       float64 `json:"gc_cycles_per_million"`
 	SwitchesPerMillion float64 `json:"context_switches_per_million"`
 
-	Cycles       *float64           `json:"cycles,omitempty"`       // nil: not counted
-	Instructions *float64           `json:"instructions,omitempty"` // of user space; nil: not counted
-	Calls        map[string]float64 `json:"system_calls,omitempty"` // by name; nil: not counted
-	Datagrams    float64            `json:"datagrams"`
+	Cycles       *float64 `json:"cycles,omitempty"`       // nil: not counted
+	Instructions *float64 `json:"instructions,omitempty"` // of user space; nil: not counted
+	// OwnInstructions leaves out those of Go's runtime, which the noise is in.
+	OwnInstructions *float64           `json:"own_instructions,omitempty"` // nil: not told apart
+	Calls           map[string]float64 `json:"system_calls,omitempty"`     // by name; nil: not counted
+	Datagrams       float64            `json:"datagrams"`
 }
 
 // row returns a block's row, which is there.

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -181,8 +182,8 @@ func (r *MetadataReport) goals() (goals []Goal) {
 			continue
 		}
 		for _, row := range []*MetadataRow{all, block.row(byExporter)} {
-			ours, why := known(row.Instructions)
-			bare, _ := known(block.row(bareSend).Instructions)
+			ours, why := known(cmp.Or(row.OwnInstructions, row.Instructions))
+			bare, _ := known(cmp.Or(block.row(bareSend).OwnInstructions, block.row(bareSend).Instructions))
 			add("instructions, "+row.Key, fmt.Sprintf("the bare send + %d", mostAbove), fmt.Sprintf("the bare send %+.0f", ours-bare), ours <= bare+mostAbove, why)
 			add("memory, "+row.Key, "0 B", fmt.Sprintf("%.0f B", row.Bytes), row.Bytes < noBytes, "")
 			add("allocations, "+row.Key, "0", fmt.Sprintf("%.2f", row.Allocs), row.Allocs < noneAtAll, "")

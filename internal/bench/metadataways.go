@@ -96,7 +96,7 @@ func (r *metadataRig) start(ctx context.Context) error {
 	r.out, err = exporter.NewUDPExporter(exporter.Config{
 		Destinations:     []exporter.Destination{{Address: r.address}},
 		Tetragon:         &exporter.Tetragon{Version: r.facts.TetragonVersion},
-		MetadataInterval: -1, StatsInterval: -1,
+		MetadataInterval: time.Hour, StatsInterval: time.Hour, // both are on, as they are by default, and not due here
 	})
 	if err != nil {
 		return errors.Join(err, r.close())
@@ -108,7 +108,7 @@ func (r *metadataRig) start(ctx context.Context) error {
 		stop()
 		return errors.Join(<-ended, r.out.Close())
 	}
-	for r.datagrams(byExporter) == 0 { // Run sends it in its first round
+	for r.out.Stats().Sockets[0].Calls == 0 { // Run sends it in its first round
 		if ctx.Err() != nil {
 			return errors.Join(ctx.Err(), r.close())
 		}
