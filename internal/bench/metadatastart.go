@@ -24,8 +24,12 @@ type StartRow struct {
 	Note     string  `json:"note"`
 }
 
-// cacheFileFlag is the flag of export for the file that outlives it.
-const cacheFileFlag = "metadata-cache-file"
+// Flags of export: the file that outlives it, and Tetragon's, by which the former
+// is known to hold still.
+const (
+	cacheFileFlag = "metadata-cache-file"
+	infoFileFlag  = "info-file"
+)
 
 // measureStart times the real exporter from the start of its process to its first
 // agent_init on the wire, with a Tetragon that answers at once.
@@ -36,7 +40,8 @@ func measureStart(ctx context.Context, options MetadataOptions) (rows []StartRow
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
 	address := "unix://" + filepath.Join(folder, "tetragon.sock")
-	server, err := replay.New(replay.Config{Loop: true, EventsPerSecond: 10})
+	info := filepath.Join(folder, "tetragon-info.json")
+	server, err := replay.New(replay.Config{Loop: true, EventsPerSecond: 10, InfoFile: info})
 	if err != nil {
 		return nil, err
 	}
@@ -54,11 +59,20 @@ func measureStart(ctx context.Context, options MetadataOptions) (rows []StartRow
 		}
 	}()
 
-	cold := func() (time.Duration, error) { return timeStart(ctx, options.Program, address) }
-	file := filepath.Join(folder, "metadata.cache")
-	warm := func() (time.Duration, error) {
-		return timeStart(ctx, options.Program, address, "--"+cacheFileFlag, file)
+	has := func(flag string) bool { return options.ExportHas != nil && options.ExportHas(flag) }
+	start := func(cacheFile string) func() (time.Duration, error) {
+		return func() (time.Duration, error) {
+			var args []string
+			if has(infoFileFlag) {
+				args = append(args, "--"+infoFileFlag, info)
+			}
+			if has(cacheFileFlag) {
+				args = append(args, "--"+cacheFileFlag+"="+cacheFile)
+			}
+			return timeStart(ctx, options.Program, address, args...)
+		}
 	}
+	cold, warm := start(""), start(filepath.Join(folder, "metadata.cache"))
 	floor := func() (time.Duration, error) {
 		begin := time.Now()
 		out, err := exec.CommandContext(ctx, options.Program, "version").CombinedOutput()
@@ -76,7 +90,7 @@ func measureStart(ctx context.Context, options MetadataOptions) (rows []StartRow
 		{name: "cold", note: "finds Tetragon, asks its version, reads the facts", run: cold},
 		{name: "warm", note: "with --" + cacheFileFlag + " of an exporter before it", run: warm},
 	}
-	if options.ExportHas == nil || !options.ExportHas(cacheFileFlag) {
+	if !has(cacheFileFlag) {
 		starts[2].run, starts[2].note = nil, "not built: export has no --"+cacheFileFlag
 	}
 	for i := range options.Rounds + 1 {

@@ -108,11 +108,11 @@ func (r *metadataRig) start(ctx context.Context) error {
 		stop()
 		return errors.Join(<-ended, r.out.Close())
 	}
-	for r.out.Stats().Sockets[0].Calls == 0 { // Run sends it in its first round
+	for r.datagrams(byExporter) == 0 { // Run sends it in its first round, and has then given back its role
 		if ctx.Err() != nil {
 			return errors.Join(ctx.Err(), r.close())
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
 	}
 	return nil
 }
