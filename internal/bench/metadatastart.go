@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -20,6 +21,7 @@ type StartRow struct {
 	Name     string  `json:"name"`
 	MedianMS float64 `json:"median_ms"`
 	SpreadMS float64 `json:"spread_ms"` // between the quartiles
+	LeastMS  float64 `json:"least_ms"`  // which a busy machine disturbs least
 	Runs     int     `json:"runs"`      // 0: not measured
 	Note     string  `json:"note"`
 }
@@ -112,6 +114,7 @@ func measureStart(ctx context.Context, options MetadataOptions) (rows []StartRow
 		row := StartRow{Name: s.name, Note: s.note, Runs: len(s.took)}
 		if row.Runs > 0 {
 			row.MedianMS, row.SpreadMS = quantile(s.took, 0.5), quantile(s.took, 0.75)-quantile(s.took, 0.25)
+			row.LeastMS = slices.Min(s.took)
 		}
 		rows = append(rows, row)
 	}

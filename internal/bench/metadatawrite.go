@@ -134,11 +134,11 @@ func (r *MetadataReport) sharesTable(block *MetadataBlock) table {
 }
 
 func (r *MetadataReport) startTable() table {
-	t := table{head: []string{"start", "ms", "spread", "runs", "what"}}
+	t := table{head: []string{"start", "ms", "spread", "least", "runs", "what"}}
 	for _, s := range r.Start {
-		row := []string{s.Name, "-", "-", "0", s.Note}
+		row := []string{s.Name, "-", "-", "-", "0", s.Note}
 		if s.Runs > 0 {
-			row = []string{s.Name, fmt.Sprintf("%.1f", s.MedianMS), fmt.Sprintf("%.1f", s.SpreadMS), fmt.Sprint(s.Runs), s.Note}
+			row = []string{s.Name, fmt.Sprintf("%.1f", s.MedianMS), fmt.Sprintf("%.1f", s.SpreadMS), fmt.Sprintf("%.1f", s.LeastMS), fmt.Sprint(s.Runs), s.Note}
 		}
 		t.rows = append(t.rows, row)
 	}
