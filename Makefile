@@ -1,5 +1,5 @@
 # What a developer types. .ci/run is what has to pass.
-.PHONY: check test race bench bench-gate fuzz kills soak interop update
+.PHONY: check test race bench bench-gate bench-metadata-page fuzz kills soak interop update
 
 PEERS ?= $(HOME)/.cache/tetracast-peers
 
@@ -20,9 +20,14 @@ bench: ## each room beside its rivals and its floor
 	go run ./cmd/tetracast bench frame
 	go run ./cmd/tetracast bench collect
 	go run ./cmd/tetracast bench pipeline --peers $(PEERS)
+	go run ./cmd/tetracast bench metadata
 
 bench-gate: ## figures that must not grow, counted by valgrind
-	TETRACAST_GATE=1 go test -count=1 ./exporter ./transcode -run Instructions -v
+	TETRACAST_GATE=1 go test -count=1 ./exporter ./transcode ./internal/bench -run Instructions -v
+
+bench-metadata-page: ## docs/metadata-performance.md from a run on this machine, with instructions, in some minutes
+	go build -o tetracast ./cmd/tetracast
+	./tetracast bench metadata --valgrind --page docs/metadata-performance.md
 
 FUZZTIME ?= 1m
 fuzz: ## every parser for FUZZTIME

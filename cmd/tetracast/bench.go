@@ -13,7 +13,7 @@ func newBench() *cobra.Command {
 		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	bench.AddCommand(newBenchCollect(), newBenchFormats(), newBenchFrame(), newBenchPipeline(), newBenchRival(), newBenchTranscode(), newBenchUDP())
+	bench.AddCommand(newBenchCollect(), newBenchFormats(), newBenchFrame(), newBenchMetadata(), newBenchPipeline(), newBenchRival(), newBenchTranscode(), newBenchUDP())
 	return bench
 }
 
@@ -39,6 +39,20 @@ func newBenchFrame() *cobra.Command {
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return app.BenchFrame(cmd.Context(), config, streams())
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	return cmd
+}
+
+func newBenchMetadata() *cobra.Command {
+	var config app.BenchMetadataConfig
+	cmd := &cobra.Command{
+		Use:   "metadata",
+		Short: "The cached agent_init beside the way it replaces, each idea alone, and the bare send",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return app.BenchMetadata(cmd.Context(), config, streams())
 		},
 	}
 	config.AddFlags(cmd.Flags())

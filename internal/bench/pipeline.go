@@ -7,12 +7,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // PipelineOptions says how much bench pipeline does.
@@ -48,32 +45,6 @@ type PipelineRow struct {
 type PipelineTable struct {
 	Title string        `json:"title"`
 	Rows  []PipelineRow `json:"rows"`
-}
-
-// Machine says where figures come from.
-type Machine struct {
-	CPU    string `json:"cpu"`
-	Cores  int    `json:"cores"`
-	Kernel string `json:"kernel"`
-	Go     string `json:"go"`
-	Date   string `json:"date"`
-}
-
-// thisMachine reads what this host is.
-func thisMachine() Machine {
-	m := Machine{CPU: "unknown", Cores: runtime.NumCPU(), Go: runtime.Version(), Date: time.Now().UTC().Format(time.DateOnly)}
-	text, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(text)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
-			m.CPU = strings.TrimSpace(value)
-			break
-		}
-	}
-	var uts unix.Utsname
-	if unix.Uname(&uts) == nil {
-		m.Kernel = unix.ByteSliceToString(uts.Release[:])
-	}
-	return m
 }
 
 // Pipeline measures export as a process, beside rivals that are processes too: the
@@ -120,7 +91,7 @@ func Pipeline(ctx context.Context, w io.Writer, options PipelineOptions) error {
 		}{thisMachine(), tables})
 	}
 	m := thisMachine()
-	_, err = fmt.Fprintf(w, "%s, %d cores, Linux %s, %s, %s\n", m.CPU, m.Cores, m.Kernel, m.Go, m.Date)
+	_, err = fmt.Fprintf(w, "%s, %d processors, load %s, Linux %s, %s, %s\n", m.CPU, m.Processors, m.Load, m.Kernel, m.Go, m.Date)
 	return err
 }
 
@@ -189,7 +160,7 @@ type rivalProcess struct {
 	name, base, goal string
 	args             func(server, to, account string) []string
 	env              []string
-	uses             []usage
+	uses             []processUsage
 	gc               []float64
 }
 
@@ -258,7 +229,7 @@ func (r *rivalProcess) watch(ctx context.Context, server, account string, window
 // row returns the medians.
 func (r *rivalProcess) row() PipelineRow {
 	row := PipelineRow{Name: r.name, Base: r.base, Goal: r.goal}
-	median := func(f func(u *usage) float64) float64 {
+	median := func(f func(u *processUsage) float64) float64 {
 		values := make([]float64, len(r.uses))
 		for i := range r.uses {
 			values[i] = f(&r.uses[i])
@@ -270,14 +241,14 @@ func (r *rivalProcess) row() PipelineRow {
 		perEvent[i] = float64(r.uses[i].perEvent().Nanoseconds())
 		row.Dropped += r.uses[i].dropped
 	}
-	if median(func(u *usage) float64 { return float64(u.events) }) > 0 {
-		row.CPUNS = median(func(u *usage) float64 { return float64(u.perEvent().Nanoseconds()) })
+	if median(func(u *processUsage) float64 { return float64(u.events) }) > 0 {
+		row.CPUNS = median(func(u *processUsage) float64 { return float64(u.perEvent().Nanoseconds()) })
 		row.SpreadNS = quantile(perEvent, 0.75) - quantile(perEvent, 0.25)
 	}
-	row.EventsASec = median(func(u *usage) float64 { return float64(u.events) / u.window.Seconds() })
-	row.CoreShare = median(func(u *usage) float64 { return u.cpu.Seconds() / u.window.Seconds() })
-	row.Switches = median(func(u *usage) float64 { return float64(u.switches) / u.window.Seconds() })
-	row.RSSBytes = uint64(median(func(u *usage) float64 { return float64(u.rssBytes) }))
+	row.EventsASec = median(func(u *processUsage) float64 { return float64(u.events) / u.window.Seconds() })
+	row.CoreShare = median(func(u *processUsage) float64 { return u.cpu.Seconds() / u.window.Seconds() })
+	row.Switches = median(func(u *processUsage) float64 { return float64(u.switches) / u.window.Seconds() })
+	row.RSSBytes = uint64(median(func(u *processUsage) float64 { return float64(u.rssBytes) }))
 	if len(r.gc) > 0 {
 		row.GCShare = quantile(r.gc, 0.5)
 	}

@@ -140,8 +140,8 @@ func (s *drainedSink) close() {
 	<-s.ended
 }
 
-// usage is what a process used in a window of time, and what it did.
-type usage struct {
+// processUsage is what a process used in a window of time, and what it did.
+type processUsage struct {
 	events, dropped uint64
 	cpu             time.Duration
 	window          time.Duration
@@ -149,7 +149,7 @@ type usage struct {
 	rssBytes        uint64 // at the end
 }
 
-func (u *usage) perEvent() time.Duration {
+func (u *processUsage) perEvent() time.Duration {
 	return time.Duration(float64(u.cpu) / float64(max(1, u.events)))
 }
 
@@ -201,7 +201,7 @@ func (c *child) ask(ctx context.Context, path string) (o observed, err error) {
 
 // measure waits until the process sends, lets it warm up, and returns what it used in
 // the window after that.
-func (c *child) measure(ctx context.Context, sends <-chan struct{}, account string, warmUp, window time.Duration) (u usage, err error) {
+func (c *child) measure(ctx context.Context, sends <-chan struct{}, account string, warmUp, window time.Duration) (u processUsage, err error) {
 	select {
 	case <-sends: // so it also hears signals
 	case <-c.exited:
@@ -232,7 +232,7 @@ func (c *child) measure(ctx context.Context, sends <-chan struct{}, account stri
 	if err != nil {
 		return u, err
 	}
-	u = usage{events: after.Seen - before.Seen, dropped: after.dropped() - before.dropped(), cpu: cpuAfter - cpu,
+	u = processUsage{events: after.Seen - before.Seen, dropped: after.dropped() - before.dropped(), cpu: cpuAfter - cpu,
 		window: time.Since(begin), switches: switchesOf(c.cmd.Process.Pid) - switches, rssBytes: rssOf(c.cmd.Process.Pid)}
 	return u, nil
 }

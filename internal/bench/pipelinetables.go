@@ -122,7 +122,7 @@ func ratesTable(ctx context.Context, recording namedEvents, options PipelineOpti
 // gcShare is the share of the collector in the processor time of a process that
 // was started with GODEBUG=gctrace=1: it writes "gc N @Ts P%: ..., a+b/c/d+e ms cpu"
 // for each cycle; see the documentation of package runtime.
-func gcShare(log string, u usage) (share float64, ok bool) {
+func gcShare(log string, u processUsage) (share float64, ok bool) {
 	var spent, total float64 // milliseconds, seconds
 	for line := range strings.Lines(log) {
 		fields := strings.Split(line, ", ")
@@ -262,7 +262,7 @@ const telegrafConfig = `
 
 // tailOnce appends lines to a file at a rate while Telegraf tails it, and returns
 // what Telegraf used.
-func tailOnce(ctx context.Context, program string, lines [][]byte, rate int, window time.Duration) (u usage, err error) {
+func tailOnce(ctx context.Context, program string, lines [][]byte, rate int, window time.Duration) (u processUsage, err error) {
 	folder, err := os.MkdirTemp("", "tetracast-bench-")
 	if err != nil {
 		return u, fmt.Errorf("bench: %w", err)
@@ -322,7 +322,7 @@ func tailOnce(ctx context.Context, program string, lines [][]byte, rate int, win
 			return u, err
 		}
 		if now-after < 30*time.Millisecond {
-			return usage{events: written, cpu: after - before, window: time.Since(begin), rssBytes: rssOf(pid)}, nil
+			return processUsage{events: written, cpu: after - before, window: time.Since(begin), rssBytes: rssOf(pid)}, nil
 		}
 		after = now
 	}
