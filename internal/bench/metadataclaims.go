@@ -149,10 +149,10 @@ func (g Goal) verdict() string {
 }
 
 const (
-	leastSaved     = 95  // percent, of creation
-	mostAbove      = 300 // instructions above the bare send
-	noneAtAll      = 0.005
-	noBytes        = 0.5
+	leastSaved     = 95    // percent, of creation
+	mostAbove      = 300   // instructions above the bare send
+	noneAtAll      = 0.05  // allocations: an export that makes any makes one; goroutines that wait for a lock now and then cost the runtime one
+	noBytes        = 8     // of those
 	oneCallAtLeast = 0.999 // of counts by difference, and
 	oneCallAtMost  = 1.001
 )
