@@ -48,7 +48,7 @@ func newFake(t *testing.T, config Config, open func(attempt int) (*fakeSession, 
 		t.Fatal(err)
 	}
 	attempt := 0
-	s.open = func(ctx context.Context) (session, Tetragon, error) {
+	s.open = func(ctx context.Context, _ *asked) (session, Tetragon, error) {
 		attempt++
 		f, err := open(attempt)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -94,6 +95,7 @@ type Stats struct {
 	TooLarge  uint64        // of these: after a message over MaxReceiveBytes
 	Fallbacks uint64        // from the framer to grpc-go, for the rest of the process: 0 or 1
 	BlindTime time.Duration // between the end of one and the beginning of the next
+	Overlap   uint64        // events that may have come twice, when filters were changed
 }
 
 // Subscription is the stream of events of a running Tetragon, made anew
@@ -102,7 +104,8 @@ type Subscription struct {
 	config Config
 	log    *slog.Logger
 	// open makes one attempt; tests replace it.
-	open func(ctx context.Context) (session, Tetragon, error)
+	open  func(ctx context.Context, want *asked) (session, Tetragon, error)
+	asked atomic.Pointer[asked]
 	// answers and twin ask over grpc-go, see guard.go; tests replace them.
 	answers func(ctx context.Context, address string) bool
 	twin    func(ctx context.Context, address string, request *tetragon.GetEventsRequest) bool
@@ -114,8 +117,15 @@ type Subscription struct {
 	blindSince                           atomic.Int64 // nanoseconds since start, plus 1; 0: not blind
 	start                                time.Time
 
-	lastCause string // of failed attempts; Run's goroutine only
-	warned    bool   // that the filters are unknown
+	lastCause string      // of failed attempts; Run's goroutine only
+	warned    atomic.Bool // that the filters are unknown
+
+	changing  sync.Mutex // one SetFilters at a time
+	mu        sync.Mutex // guards what follows; taken once a batch
+	run       context.Context
+	current   *running // nil: there is no subscription now
+	successor *running // follows current
+	overlap   uint64
 }
 
 // session is one subscription, through one of the two clients.
@@ -153,6 +163,7 @@ func New(config Config) (*Subscription, error) {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Subscription{config: config, log: config.Logger, start: time.Now()}
+	s.asked.Store(&asked{config.Filters, config.AutoFilters})
 	s.open, s.answers, s.twin = s.walk, s.config.answers, s.config.twin
 	return s, nil
 }
@@ -170,18 +181,30 @@ func (s *Subscription) Stats() Stats {
 	if s.fellBack.Load() {
 		stats.Fallbacks = 1
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stats.Overlap = s.overlap
 	return stats
 }
 
 // Run subscribes and hands on what comes, as it comes, until ctx ends or,
 // without Config.Reconnect, the stream does. Every attempt walks all places.
 func (s *Subscription) Run(ctx context.Context, take Take) error {
+	s.mu.Lock()
+	s.run = ctx
+	s.mu.Unlock()
 	wait := minWait
 	for first := true; ; first = false {
 		opened := time.Now()
 		err := s.once(ctx, take, &opened)
 		if ctx.Err() != nil {
+			if next := s.succeed(); next != nil {
+				next.session.close()
+			}
 			return ctx.Err()
+		}
+		if err == errReplaced {
+			continue
 		}
 		failed := errors.Is(err, errNotOpened)
 		switch {
@@ -222,14 +245,17 @@ var errNotOpened = errors.New("not opened")
 
 // once makes one attempt and hands on what comes until the stream ends.
 func (s *Subscription) once(ctx context.Context, take Take, opened *time.Time) error {
-	ctx, cancel := context.WithCancel(ctx) // ends the stream with the session
-	defer cancel()
-	stream, found, err := s.open(ctx)
-	if err != nil {
-		s.logFailure(ctx, err)
-		return notOpened{err}
+	r := s.succeed()
+	if r == nil {
+		var err error
+		if r, err = s.begin(ctx, s.asked.Load(), context.Background()); err != nil {
+			s.logFailure(ctx, err)
+			return notOpened{err}
+		}
 	}
-	defer stream.close()
+	defer r.end(context.Canceled) // ends the stream with the session
+	defer r.session.close()
+	found := r.found
 	*opened = time.Now()
 	s.seeAgain()
 	s.connects.Add(1)
@@ -238,13 +264,19 @@ func (s *Subscription) once(ctx context.Context, take Take, opened *time.Time) e
 		"tetragon_version", found.Version, "client", found.Client, "filters", found.FiltersOrigin,
 		"allow", len(found.Filters.Allow), "deny", len(found.Filters.Deny), "fields", len(found.Filters.Fields))
 	s.config.Connected(found)
+	s.setCurrent(r)
+	defer s.setCurrent(nil)
 	for {
-		batch, err := stream.next()
+		batch, err := r.session.next()
 		if err != nil {
+			if context.Cause(r.ctx) == errReplaced {
+				return errReplaced
+			}
 			s.broke(ctx, err)
 			s.fallBack(ctx, found, err)
 			return err
 		}
+		s.countOverlap(r, len(batch))
 		take(batch)
 	}
 }

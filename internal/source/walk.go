@@ -11,10 +11,10 @@ import (
 
 // walk tries all places in their order and subscribes at the first where
 // GetVersion answers.
-func (s *Subscription) walk(ctx context.Context) (session, Tetragon, error) {
+func (s *Subscription) walk(ctx context.Context, want *asked) (session, Tetragon, error) {
 	var reasons []string
 	for _, place := range s.config.candidates() {
-		session, tetragon, err := s.try(ctx, place)
+		session, tetragon, err := s.try(ctx, place, want)
 		if err == nil {
 			return session, tetragon, nil
 		}
@@ -27,7 +27,7 @@ func (s *Subscription) walk(ctx context.Context) (session, Tetragon, error) {
 }
 
 // try subscribes at one place.
-func (s *Subscription) try(ctx context.Context, place candidate) (_ session, _ Tetragon, err error) {
+func (s *Subscription) try(ctx context.Context, place candidate, want *asked) (_ session, _ Tetragon, err error) {
 	if place.err != nil {
 		return nil, Tetragon{}, place.err
 	}
@@ -52,7 +52,7 @@ func (s *Subscription) try(ctx context.Context, place candidate) (_ session, _ T
 		tetragon.BuildCommit, tetragon.BuildDate = info.GetBuild().GetCommit(), info.GetBuild().GetTime()
 		tetragon.Config = configOf(info)
 	}
-	tetragon.Filters, tetragon.FiltersOrigin = s.filtersFor(tetragon.Config)
+	tetragon.Filters, tetragon.FiltersOrigin = s.filtersFor(want, tetragon.Config)
 	request := tetragon.Filters.request()
 	if s.framed(place.address) {
 		tetragon.Client = ClientFramer
@@ -75,11 +75,11 @@ func (s *Subscription) try(ctx context.Context, place candidate) (_ session, _ T
 
 // filtersFor decides which filters a subscription asks for, and says where they
 // come from.
-func (s *Subscription) filtersFor(conf map[string]string) (f Filters, origin string) {
+func (s *Subscription) filtersFor(want *asked, conf map[string]string) (f Filters, origin string) {
 	switch {
-	case !s.config.Filters.empty():
-		return s.config.Filters, "given"
-	case !s.config.AutoFilters:
+	case !want.filters.empty():
+		return want.filters, "given"
+	case !want.auto:
 		return Filters{}, "none, as asked"
 	}
 	var err error
@@ -96,8 +96,7 @@ func (s *Subscription) filtersFor(conf map[string]string) (f Filters, origin str
 	if err == nil {
 		return f, origin
 	}
-	if !s.warned {
-		s.warned = true
+	if !s.warned.Swap(true) {
 		s.log.Warn("The filters of Tetragon's own export cannot be read: all events will come", "cause", err)
 	}
 	return Filters{}, "none, Tetragon's own cannot be read"
