@@ -19,6 +19,9 @@ import (
 
 // ExportConfig is the configuration of the export command.
 type ExportConfig struct {
+	// Reload reads the configuration again, on SIGHUP. Nil: it is not read again.
+	Reload func() (Reloaded[ExportConfig], error)
+
 	Log LogConfig
 	TLS TLSConfig
 
@@ -59,6 +62,21 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.AccountFile, "account", "", "write the account as JSON to this file at the end and on SIGUSR1")
 
 	flags.StringVar(&c.Source, "source", "grpc", "where events come from: grpc; file:PATH, the JSON file that Tetragon exports, followed through its rotations; or -, JSON lines on standard input")
+	c.addFilterFlags(flags)
+	flags.StringVar(&c.MetricsAddress, "tetragon-metrics-address", "auto", "where Tetragon serves its metrics, from which its own losses are read, host:port or URL; auto: as its info file says; empty: do not read them")
+	flags.StringVar(&c.ServerAddress, "server-address", "", "Tetragon's gRPC address, unix:///path or host:port; empty: it is looked for")
+	flags.StringVar(&c.InfoFile, "info-file", "", "where Tetragon writes its tetragon-info.json; empty: /var/run/tetragon/tetragon-info.json")
+	flags.IntVar(&c.MaxReceiveBytes, "max-recv-size", source.MaxMessageBytes, "largest message to take from Tetragon, in bytes")
+	flags.StringVar(&c.GRPCClient, "grpc-client", string(source.ClientAuto), "what receives the events: framer, a client for this one call at a fraction of the CPU, without TLS; grpc-go; or auto, the framer until it meets a fault")
+	flags.BoolVar(&c.Reconnect, "reconnect", true, "subscribe again when the subscription ends; false: exit 0 when Tetragon ends it")
+	flags.BoolVar(&c.FailFast, "fail-fast", false, "exit 1 if Tetragon or a destination cannot be reached at the start")
+	flags.StringVar(&c.TetragonConfigDir, "tetragon-config-dir", "", "Tetragon's configuration folder, to read its filters from before Tetragon 1.7")
+	c.TLS.addFlags(flags)
+	c.Log.addFlags(flags)
+}
+
+// addFilterFlags declares the flags that say which events to ask for.
+func (c *ExportConfig) addFilterFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVarP(&c.Selection.Namespaces, "namespace", "n", nil, "only events of these Kubernetes namespaces; this and the following flags are those of tetra getevents")
 	flags.StringSliceVar(&c.Selection.NamespaceRegex, "namespace-regex", nil, "only events of namespaces that match")
 	flags.StringSliceVar(&c.Selection.Pods, "pod", nil, "only events of pods whose name matches this regular expression")
@@ -67,26 +85,16 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&c.Selection.PolicyNames, "policy-names", nil, "only events of these tracing policies")
 	flags.StringSliceVar(&c.Selection.CELExpressions, "cel-expression", nil, "only events that satisfy this CEL expression")
 	flags.BoolVar(&c.Selection.Host, "host", false, "only events of the host, or with --namespace those too")
-	flags.StringVar(&c.MetricsAddress, "tetragon-metrics-address", "auto", "where Tetragon serves its metrics, from which its own losses are read, host:port or URL; auto: as its info file says; empty: do not read them")
-	flags.StringVar(&c.ServerAddress, "server-address", "", "Tetragon's gRPC address, unix:///path or host:port; empty: it is looked for")
-	flags.StringVar(&c.InfoFile, "info-file", "", "where Tetragon writes its tetragon-info.json; empty: /var/run/tetragon/tetragon-info.json")
-	flags.IntVar(&c.MaxReceiveBytes, "max-recv-size", source.MaxMessageBytes, "largest message to take from Tetragon, in bytes")
-	flags.StringVar(&c.GRPCClient, "grpc-client", string(source.ClientAuto), "what receives the events: framer, a client for this one call at a fraction of the CPU, without TLS; grpc-go; or auto, the framer until it meets a fault")
-	flags.BoolVar(&c.Reconnect, "reconnect", true, "subscribe again when the subscription ends; false: exit 0 when Tetragon ends it")
-	flags.BoolVar(&c.FailFast, "fail-fast", false, "exit 1 if Tetragon or a destination cannot be reached at the start")
 	flags.StringVar(&c.AllowList, "allow-list", "", "events to ask for: Tetragon's filters, a JSON object a line, or @FILE")
 	flags.StringVar(&c.DenyList, "deny-list", "", "events to leave out, likewise")
 	flags.StringVar(&c.FieldFilters, "field-filters", "", "fields to put in or leave out, likewise")
 	flags.StringVar(&c.Filters, "filters", "auto", "auto: without filters given, use those of Tetragon's own export; none: ask for all events")
-	flags.StringVar(&c.TetragonConfigDir, "tetragon-config-dir", "", "Tetragon's configuration folder, to read its filters from before Tetragon 1.7")
-	c.TLS.addFlags(flags)
-	c.Log.addFlags(flags)
 }
 
 // Export subscribes to Tetragon and sends its events until the subscription
 // ends for good or ctx does.
 func Export(ctx context.Context, c ExportConfig, streams Streams) error {
-	log, err := streams.logger(c.Log)
+	log, level, err := streams.levelled(c.Log)
 	if err != nil {
 		return err
 	}
@@ -123,6 +131,11 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 	err = pump(ctx, in, in.give(ctx, out), out, func(ctx context.Context) {
 		var beside sync.WaitGroup
 		beside.Go(func() { _ = losses.Run(ctx) }) // until ctx ends
+		beside.Go(func() {
+			onReload(ctx, c.Reload, func(ctx context.Context, next *Reloaded[ExportConfig]) ([]string, error) {
+				return c.reload(ctx, next, out, in, level, log)
+			}, log)
+		})
 		accountOnSignal(ctx, c.AccountFile, account, log)
 		beside.Wait()
 	})

@@ -100,6 +100,9 @@ func (f File) read(path string, commands map[string]*pflag.FlagSet) error {
 // from.
 type Origins map[string]string
 
+// FromCommandLine is the origin of a flag that was given.
+const FromCommandLine = "command line"
+
 // Layer gives each flag that the command line did not set its value from the
 // environment or else from the files' section, if they have one.
 func Layer(flags *pflag.FlagSet, lookupEnv func(string) (string, bool), section map[string]Setting) (Origins, error) {
@@ -107,7 +110,7 @@ func Layer(flags *pflag.FlagSet, lookupEnv func(string) (string, bool), section 
 	var firstErr error
 	flags.VisitAll(func(flag *pflag.Flag) {
 		if flag.Changed {
-			origins[flag.Name] = "command line"
+			origins[flag.Name] = FromCommandLine
 			return
 		}
 		if firstErr != nil {

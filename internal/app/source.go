@@ -25,10 +25,20 @@ type input struct {
 	lost func(*upstream.Reader) exporter.Upstream
 	// save notes an orderly end.
 	save func() error
+	// setFilters asks for the events that another configuration wants.
+	setFilters func(context.Context, *ExportConfig) error
 }
 
 // open makes the source that --source names. *out is set before it runs.
 func (c *ExportConfig) open(log *slog.Logger, out **exporter.UDPExporter) (*input, error) {
+	in, err := c.openSource(log, out)
+	if err == nil && in.setFilters == nil {
+		in.setFilters = func(_ context.Context, next *ExportConfig) error { return next.refuseServerFlags() }
+	}
+	return in, err
+}
+
+func (c *ExportConfig) openSource(log *slog.Logger, out **exporter.UDPExporter) (*input, error) {
 	path, isFile := strings.CutPrefix(c.Source, "file:")
 	switch {
 	case c.Source == "" || c.Source == "grpc":
@@ -160,7 +170,14 @@ func (c *ExportConfig) openSubscription(log *slog.Logger, out **exporter.UDPExpo
 	if err != nil {
 		return nil, Usage(err, "--server-address is unix:///path or host:port")
 	}
-	return &input{Source: in, give: giveEvents, save: func() error { return nil },
+	setFilters := func(ctx context.Context, next *ExportConfig) error {
+		config, err := next.sourceConfig(log)
+		if err != nil {
+			return err
+		}
+		return in.SetFilters(ctx, config.Filters, config.AutoFilters)
+	}
+	return &input{Source: in, give: giveEvents, save: func() error { return nil }, setFilters: setFilters,
 		lost: func(losses *upstream.Reader) exporter.Upstream { return lostBefore(in, losses) }}, nil
 }
 

@@ -30,20 +30,37 @@ func (c *LogConfig) addFlags(flags *pflag.FlagSet) {
 
 // logger writes to the error stream.
 func (s Streams) logger(c LogConfig) (*slog.Logger, error) {
-	var level slog.Level
-	if c.Level != "" {
-		if err := level.UnmarshalText([]byte(c.Level)); err != nil {
-			return nil, Usage(fmt.Errorf("app: --log-level %q, want debug, info, warn or error", c.Level), "leave it out for info")
-		}
+	log, _, err := s.levelled(c)
+	return log, err
+}
+
+// levelled is logger with a level that can be changed.
+func (s Streams) levelled(c LogConfig) (*slog.Logger, *slog.LevelVar, error) {
+	level := new(slog.LevelVar)
+	least, err := parseLevel(c.Level)
+	if err != nil {
+		return nil, nil, err
 	}
+	level.Set(least)
 	options := &slog.HandlerOptions{Level: level}
 	switch c.Format {
 	case "", "text":
-		return slog.New(slog.NewTextHandler(s.Err, options)), nil
+		return slog.New(slog.NewTextHandler(s.Err, options)), level, nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(s.Err, options)), nil
+		return slog.New(slog.NewJSONHandler(s.Err, options)), level, nil
 	}
-	return nil, Usage(fmt.Errorf("app: --log-format %q, want text or json", c.Format), "leave it out for text")
+	return nil, nil, Usage(fmt.Errorf("app: --log-format %q, want text or json", c.Format), "leave it out for text")
+}
+
+// parseLevel reads --log-level; empty is info.
+func parseLevel(text string) (level slog.Level, err error) {
+	if text == "" {
+		return slog.LevelInfo, nil
+	}
+	if err := level.UnmarshalText([]byte(text)); err != nil {
+		return 0, Usage(fmt.Errorf("app: --log-level %q, want debug, info, warn or error", text), "leave it out for info")
+	}
+	return level, nil
 }
 
 // isTerminal says whether w is a terminal, where colours help a person.

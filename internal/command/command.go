@@ -54,7 +54,8 @@ func NewRoot(name, short, long string, layered func() []*cobra.Command, others .
 	for _, c := range commands {
 		c.Args = NoArguments
 		c.PreRunE = func(cmd *cobra.Command, _ []string) error {
-			_, err := layer(cmd, commands)
+			origins, err := layer(cmd, commands)
+			cmd.SetContext(context.WithValue(cmd.Context(), layeredKey{}, layers{origins, commands}))
 			return err
 		}
 	}
@@ -66,6 +67,15 @@ func NewRoot(name, short, long string, layered func() []*cobra.Command, others .
 
 // layer fills the flags that the command line did not set.
 func layer(cmd *cobra.Command, commands []*cobra.Command) (app.Origins, error) {
+	file, err := readFiles(cmd, commands)
+	if err != nil {
+		return nil, err
+	}
+	return app.Layer(cmd.LocalNonPersistentFlags(), os.LookupEnv, file[cmd.Name()])
+}
+
+// readFiles reads the configuration files.
+func readFiles(cmd *cobra.Command, commands []*cobra.Command) (app.File, error) {
 	path, err := cmd.Flags().GetString("config")
 	if err != nil {
 		return nil, err
@@ -77,11 +87,7 @@ func layer(cmd *cobra.Command, commands []*cobra.Command) (app.Origins, error) {
 	for _, c := range commands {
 		sections[c.Name()] = c.LocalNonPersistentFlags()
 	}
-	file, err := app.ReadFiles(path, sections)
-	if err != nil {
-		return nil, err
-	}
-	return app.Layer(cmd.LocalNonPersistentFlags(), os.LookupEnv, file[cmd.Name()])
+	return app.ReadFiles(path, sections)
 }
 
 // flagError adds the nearest flag, or the way to the help, to what pflag says.
