@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 )
 
 // TestBadFacts: whatever the facts are, the record is valid JSON on one line, no longer
@@ -24,13 +23,14 @@ func TestBadFacts(t *testing.T) {
 		{"1,000 bytes", func(f *Facts) { f.Hostname = strings.Repeat("h", 1000) }, 1, strings.Repeat("h", MaxFact)},
 		{"cut in a character", func(f *Facts) { f.Hostname = "h" + strings.Repeat("€", 100) }, 1, "h" + strings.Repeat("€", 85)},
 		{"not UTF-8", func(f *Facts) { f.Hostname = "node\xff" }, 1, "node\ufffd"},
-		{"long and not UTF-8", func(f *Facts) { f.Hostname = strings.Repeat("\x80", 1000) }, 1, strings.Repeat("\ufffd", MaxFact-utf8.UTFMax)},
+		{"long and not UTF-8", func(f *Facts) { f.Hostname = strings.Repeat("\x80", 1000) }, 1, "\ufffd"},
+		{"long and every other byte not UTF-8", func(f *Facts) { f.Hostname = strings.Repeat("a\xff", 1000) }, 1, strings.Repeat("a\ufffd", MaxFact/4)},
 		{"quotes and control characters", func(f *Facts) { f.Hostname = "a\"b\\\n\x00\x7f\u2028" }, 0, "a\"b\\\n\x00\x7f\u2028"},
 		{"a version of 10 MB", func(f *Facts) { f.TetragonVersion = strings.Repeat("\x01", 10<<20) }, 1, "edge-node-01"},
 		{"all of them", func(f *Facts) {
 			long := strings.Repeat("\xff", 10<<20)
 			f.Hostname, f.KernelVersion, f.TetragonVersion, f.BuildCommit, f.BuildDate = long, long, long, long, long
-		}, 5, strings.Repeat("\ufffd", MaxFact)},
+		}, 5, "\ufffd"},
 		{"labels of 10 MB", func(f *Facts) { f.Labels = map[string]string{"a": strings.Repeat("x", 10<<20)} }, 0, "edge-node-01"},
 	}
 	for _, test := range tests {
@@ -45,6 +45,9 @@ func TestBadFacts(t *testing.T) {
 			}
 			if event.Hostname != test.hostname {
 				t.Errorf("hostname %.300q, want %.300q", event.Hostname, test.hostname)
+			}
+			if digest(event) != r.Digest() {
+				t.Error("who reads the record finds another digest")
 			}
 			if got := cache.Stats().BadFacts; got != test.bad {
 				t.Errorf("%d bad facts counted, want %d", got, test.bad)

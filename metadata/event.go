@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -53,8 +54,8 @@ func NewMetadataEvent(udpDestination string, udpBufferSize int) *MetadataEvent {
 const MaxFact = 256
 
 // NewEvent returns the event that states the facts. An empty fact that has no
-// meaning of its own becomes [Unknown], and one that is longer than [MaxFact] is
-// cut; a zero Time becomes now. The labels are those of f, not a copy.
+// meaning of its own becomes [Unknown], one that is longer than [MaxFact] is cut, and
+// each run of bytes that is not UTF-8 becomes U+FFFD; a zero Time becomes now. The labels are those of f, not a copy.
 func NewEvent(f Facts) *MetadataEvent {
 	if f.Time.IsZero() {
 		f.Time = time.Now()
@@ -63,8 +64,8 @@ func NewEvent(f Facts) *MetadataEvent {
 		Timestamp:       f.Time.UTC().Format(time.RFC3339Nano),
 		Event:           EventAgentInit,
 		TetragonVersion: orUnknown(f.TetragonVersion),
-		BuildCommit:     cut(f.BuildCommit),
-		BuildDate:       cut(f.BuildDate),
+		BuildCommit:     tidy(f.BuildCommit),
+		BuildDate:       tidy(f.BuildDate),
 		Hostname:        orUnknown(f.Hostname),
 		OS:              OSLinux,
 		KernelVersion:   orUnknown(f.KernelVersion),
@@ -77,8 +78,7 @@ func NewEvent(f Facts) *MetadataEvent {
 }
 
 // ToJSON returns the event as one JSON object without a newline, in memory of
-// its own. Invalid UTF-8 in a fact becomes U+FFFD. It does not fail today; the
-// error is there for renderings that can.
+// its own. It does not fail today; the error is there for renderings that can.
 func (e *MetadataEvent) ToJSON() ([]byte, error) {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
@@ -93,7 +93,13 @@ func orUnknown(fact string) string {
 	if fact == "" {
 		return Unknown
 	}
-	return cut(fact)
+	return tidy(fact)
+}
+
+// tidy returns a fact as it can be stated. A receiver that reads it gets the same
+// text, so that it finds the same digest.
+func tidy(fact string) string {
+	return cut(strings.ToValidUTF8(cut(fact), "\ufffd"))
 }
 
 // cut shortens a fact that is too long, between two characters.

@@ -78,7 +78,7 @@ func (s Sources) Read() Facts {
 		if f.Labels == nil {
 			f.Labels = map[string]string{}
 		}
-		f.Labels[fact.Name] = cut(more[i])
+		f.Labels[fact.Name] = tidy(more[i])
 	}
 	return f
 }

@@ -40,7 +40,7 @@ func TestToJSON(t *testing.T) {
 		head+`"tetragon_version":"v1 \"<quoted>\"\n\u0001","hostname":"edge-node-01",`+tail)
 	long := strings.Repeat("h", 255)
 	f(func(f *Facts) { f.Hostname, f.BuildCommit, f.BuildDate = long, "", "" }, head+`"tetragon_version":"v1.7.0","hostname":"`+long+`",`+tail)
-	f(func(f *Facts) { f.Hostname, f.BuildCommit, f.BuildDate = "node\xff", "", "" }, head+`"tetragon_version":"v1.7.0","hostname":"node\ufffd",`+tail)
+	f(func(f *Facts) { f.Hostname, f.BuildCommit, f.BuildDate = "node\xff", "", "" }, head+`"tetragon_version":"v1.7.0","hostname":"node`+"\ufffd"+`",`+tail)
 }
 
 func TestSources(t *testing.T) {

@@ -84,7 +84,7 @@ func Leave(ctx context.Context, s Store, f Facts, o Origin, render Renderer, clu
 	var value bytes.Buffer
 	encoder := json.NewEncoder(&value)
 	encoder.SetEscapeHTML(false) // the record's bytes stay as they are
-	if err := encoder.Encode(left{Key: key, ClusterName: cut(clusterName), Origin: o, Record: r.JSON()}); err != nil {
+	if err := encoder.Encode(left{Key: key, ClusterName: tidy(clusterName), Origin: o, Record: r.JSON()}); err != nil {
 		return fmt.Errorf("metadata: leaving the record: %w", err)
 	}
 	return s.Put(ctx, key, value.Bytes())
