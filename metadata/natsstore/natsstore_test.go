@@ -359,9 +359,17 @@ func TestPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain := run(t, Config{Server: s})
+	for _, other := range []*running{stranger, plain} {
+		within(t, 30*time.Second, "the start of a server", func() error {
+			if other.config.Server.running.Load() == nil {
+				return errors.New("it does not run yet")
+			}
+			return nil
+		})
+	}
 	time.Sleep(2 * time.Second) // they try each second
 	for _, other := range []*running{stranger, plain} {
-		if n := other.config.Server.server.NumRoutes(); n != 0 {
+		if n := other.config.Server.running.Load().NumRoutes(); n != 0 {
 			t.Errorf("who has not the secret has %d routes", n)
 		}
 		if got, err := other.Get(t.Context(), "from.a"); err == nil {
