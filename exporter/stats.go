@@ -26,6 +26,7 @@ const (
 type Upstream struct {
 	Breaks    uint64             // of the subscription
 	BlindTime time.Duration      // without a subscription
+	Overlap   uint64             // events that may have come twice
 	Losses    map[string]*uint64 // by stage, as ledger.UpstreamStages names them; nil is unknown
 }
 

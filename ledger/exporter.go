@@ -17,6 +17,7 @@ type Exporter struct {
 	// can count, so its breaks and their length are stated.
 	SubscriptionBreaks uint64 `json:"subscription_breaks"`
 	BlindMS            uint64 `json:"blind_ms"` // milliseconds without a subscription
+	Overlap            uint64 `json:"overlap"`  // events that may have come twice, when filters were changed
 
 	// Upstream is what Tetragon itself lost before the exporter, by stage; nil
 	// is unknown. It never enters the equation.

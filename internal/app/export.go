@@ -161,7 +161,7 @@ func pump(ctx context.Context, in source.Source, give source.Take, out *exporter
 // exportAccount joins what the exporter counts and what was lost before it.
 func exportAccount(out *exporter.UDPExporter, before exporter.Upstream) ledger.Exporter {
 	account := out.Account()
-	account.SubscriptionBreaks = before.Breaks
+	account.SubscriptionBreaks, account.Overlap = before.Breaks, before.Overlap
 	account.BlindMS = uint64(before.BlindTime.Milliseconds())
 	for stage, n := range before.Losses {
 		account.Upstream[stage] = n

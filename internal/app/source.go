@@ -191,7 +191,7 @@ func giveEvents(_ context.Context, out *exporter.UDPExporter) source.Take {
 // exporter; losses may be nil.
 func lostBefore(in *source.Subscription, losses *upstream.Reader) exporter.Upstream {
 	stats := in.Stats()
-	before := exporter.Upstream{Breaks: stats.Breaks, BlindTime: stats.BlindTime}
+	before := exporter.Upstream{Breaks: stats.Breaks, BlindTime: stats.BlindTime, Overlap: stats.Overlap}
 	if losses != nil {
 		before.Losses = losses.Losses()
 	}

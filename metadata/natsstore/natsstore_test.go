@@ -123,6 +123,7 @@ func TestStore(t *testing.T) {
 // is not. The bucket of a server of our own takes another expiry with the next
 // start.
 func TestExpiry(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := run(t, Config{Server: alone(t, dir), Expiry: time.Hour})
 	s.put("silent", "1")
@@ -218,6 +219,7 @@ func freePort(t *testing.T) int {
 // TestAway: a server that is not there, comes, goes and comes back. While it is
 // away a call fails at once.
 func TestAway(t *testing.T) {
+	t.Parallel()
 	port, dir := freePort(t), t.TempDir()
 	options := server.Options{Host: "127.0.0.1", Port: port, StoreDir: dir}
 	s := run(t, Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", port), Expiry: time.Hour})
@@ -253,6 +255,7 @@ func TestAway(t *testing.T) {
 
 // TestSecured: a server that wants TLS of its own authority and a password.
 func TestSecured(t *testing.T) {
+	t.Parallel()
 	secure, err := peerTLS([][ed25519.SeedSize]byte{{1}})
 	if err != nil {
 		t.Fatal(err)
@@ -303,6 +306,7 @@ func (l *lockedWriter) Write(p []byte) (int, error) {
 // TestPeers: three servers are one cluster; what one put the others have, one dies
 // and comes back, and who has not the secret is no peer.
 func TestPeers(t *testing.T) {
+	t.Parallel()
 	ports := []int{freePort(t), freePort(t), freePort(t)}
 	var peers []string
 	for _, port := range ports {
@@ -355,9 +359,17 @@ func TestPeers(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain := run(t, Config{Server: s})
+	for _, other := range []*running{stranger, plain} {
+		within(t, 30*time.Second, "the start of a server", func() error {
+			if other.config.Server.running.Load() == nil {
+				return errors.New("it does not run yet")
+			}
+			return nil
+		})
+	}
 	time.Sleep(2 * time.Second) // they try each second
 	for _, other := range []*running{stranger, plain} {
-		if n := other.config.Server.server.NumRoutes(); n != 0 {
+		if n := other.config.Server.running.Load().NumRoutes(); n != 0 {
 			t.Errorf("who has not the secret has %d routes", n)
 		}
 		if got, err := other.Get(t.Context(), "from.a"); err == nil {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -51,7 +52,7 @@ type ServerConfig struct {
 type Server struct {
 	config  ServerConfig
 	options *server.Options
-	server  *server.Server // while it runs
+	running atomic.Pointer[server.Server]
 	failed  chan error
 }
 
@@ -149,7 +150,7 @@ func (s *Server) start() (stop func(), err error) {
 		stop()
 		return nil, err
 	}
-	s.server = running
+	s.running.Store(running)
 	return stop, nil
 }
 

@@ -182,7 +182,7 @@ func (s *Store) options() []nats.Option {
 		}),
 	}
 	if s.config.Server != nil {
-		return append(options, nats.InProcessServer(s.config.Server.server),
+		return append(options, nats.InProcessServer(s.config.Server.running.Load()),
 			nats.UserInfo(s.config.Server.options.Username, s.config.Server.options.Password))
 	}
 	if s.config.CredentialsFile != "" {
