@@ -92,8 +92,9 @@ func (c *Client) broken(err error) error {
 
 // parse looks at all whole frames that are there.
 //
-// Reading DATA through http2.Framer would copy each payload once more and
-// allocate; see BenchmarkReceive for what this saves.
+// Reading DATA through http2.Framer, even with SetReuseFrames, copies each payload
+// once more: 210 ns a message of 600 bytes from memory, against 71, of which 30
+// are the tape's (BenchmarkNext).
 func (c *Client) parse() error {
 	for c.end-c.raw >= frameHeaderBytes {
 		head := c.buf[c.raw : c.raw+frameHeaderBytes : c.end]
