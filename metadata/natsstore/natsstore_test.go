@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
 
 	"tetracast/metadata"
@@ -344,6 +345,14 @@ func TestPeers(t *testing.T) {
 		return err
 	})
 	c.end()
+	// The port that a cluster's server has for clients lets nobody in.
+	client := a.config.Server.running.Load().Addr().String()
+	for _, url := range []string{"nats://" + client, "nats://tetracast:guessed@" + client} {
+		if conn, err := nats.Connect(url); !errors.Is(err, nats.ErrAuthorization) {
+			conn.Close()
+			t.Errorf("%s let us in: %v", url, err)
+		}
+	}
 	a.put("without.c", "4")
 	b.want("without.c", "4")
 	c = start(2, dirs[2], young, old)
@@ -437,4 +446,51 @@ func TestServerFails(t *testing.T) {
 	if err := s.Run(t.Context()); err == nil || errors.Is(err, context.Canceled) {
 		t.Errorf("Run with a file as the folder: %v", err)
 	}
+}
+
+// TestLimitedUser: what docs/metadata-store.md says that a user needs is enough.
+func TestLimitedUser(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/metadata-store.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	may := &server.SubjectPermission{}
+	for _, subject := range []string{"$KV.tetracast_metadata.>", "$JS.API.STREAM.INFO.KV_tetracast_metadata",
+		"$JS.API.DIRECT.GET.KV_tetracast_metadata.>", "$JS.API.CONSUMER.*.KV_tetracast_metadata.>"} {
+		if !strings.Contains(string(page), "`"+subject+"`") {
+			t.Errorf("the page does not name %s", subject)
+		}
+		may.Allow = append(may.Allow, subject)
+	}
+	port := freePort(t)
+	elsewhere(t, server.Options{Host: "127.0.0.1", Port: port, StoreDir: t.TempDir(), Users: []*server.User{
+		{Username: "admin", Password: "p"},
+		{Username: "collect", Password: "p", Permissions: &server.Permissions{Publish: may, Subscribe: &server.SubjectPermission{Allow: []string{"_INBOX.>"}}}},
+	}})
+	url := func(user string) string { return fmt.Sprintf("nats://%s:p@127.0.0.1:%d", user, port) }
+	limited := run(t, Config{URL: url("collect")})
+	time.Sleep(100 * time.Millisecond)
+	if err := limited.Put(t.Context(), "a", nil); !errors.Is(err, ErrAway) {
+		t.Errorf("without a bucket: %v", err)
+	}
+	admin := run(t, Config{URL: url("admin"), Expiry: time.Hour})
+	admin.put("a", "1")
+	limited.want("a", "1")
+	ctx, cancel := context.WithCancel(t.Context())
+	seen, ended := make(chan string, 1000), make(chan error, 1)
+	go func() {
+		ended <- limited.Watch(ctx, func(key string, value []byte) { seen <- key })
+	}()
+	within(t, 30*time.Second, "watching", func() error {
+		limited.put("b", "2")
+		select {
+		case <-seen:
+			return nil
+		case <-time.After(10 * time.Millisecond):
+			return errors.New("nothing seen")
+		}
+	})
+	cancel()
+	<-ended
 }

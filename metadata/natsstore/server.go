@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -52,8 +53,10 @@ type ServerConfig struct {
 type Server struct {
 	config  ServerConfig
 	options *server.Options
-	running atomic.Pointer[server.Server]
-	failed  chan error
+	// password is what its clients need, if they could come from elsewhere.
+	password password
+	running  atomic.Pointer[server.Server]
+	failed   chan error
 }
 
 // NewServer checks the configuration. It opens no port; but one that is taken is
@@ -94,7 +97,8 @@ func (s *Server) cluster() error {
 	// 2.15, Server.StartRouting). So it gets a port on loopback, for which only this
 	// process has the password.
 	s.options.DontListen, s.options.Host, s.options.Port = false, "127.0.0.1", server.RANDOM_PORT
-	s.options.Username, s.options.Password = "tetracast", rand.Text()
+	s.password = password(rand.Text())
+	s.options.CustomClientAuthentication = s.password
 	for _, peer := range c.Peers {
 		if _, _, err := splitHostPort(peer); err != nil {
 			return err
@@ -152,6 +156,14 @@ func (s *Server) start() (stop func(), err error) {
 	}
 	s.running.Store(running)
 	return stop, nil
+}
+
+// password is a client's, and takes those that have it.
+type password string
+
+// Check implements [server.Authentication].
+func (p password) Check(client server.ClientAuthentication) bool {
+	return subtle.ConstantTimeCompare([]byte(client.GetOpts().Password), []byte(p)) == 1
 }
 
 // serverLog takes the server's log lines: what goes wrong on the way to a peer that

@@ -151,7 +151,7 @@ func (s *Store) Run(ctx context.Context) error {
 		case err == nil:
 			wait = checkInterval
 			if s.bucket.Swap(&bucket) == nil || trouble != "" {
-				s.config.Log.Info("The metadata is shared", "bucket", s.config.Bucket, "server", conn.ConnectedUrlRedacted())
+				s.config.Log.Info("The metadata is shared", "bucket", s.config.Bucket, "server", s.where(conn))
 			}
 			trouble = ""
 		}
@@ -176,14 +176,14 @@ func (s *Store) options() []nats.Option {
 				log.Warn("The connection to the shared metadata broke", "cause", err)
 			}
 		}),
-		nats.ReconnectHandler(func(c *nats.Conn) { log.Info("Connected to the shared metadata", "server", c.ConnectedUrlRedacted()) }),
+		nats.ReconnectHandler(func(c *nats.Conn) { log.Info("Connected to the shared metadata", "server", s.where(c)) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			log.Debug("The shared metadata", "cause", err)
 		}),
 	}
 	if s.config.Server != nil {
 		return append(options, nats.InProcessServer(s.config.Server.running.Load()),
-			nats.UserInfo(s.config.Server.options.Username, s.config.Server.options.Password))
+			nats.UserInfo("tetracast", string(s.config.Server.password)))
 	}
 	if s.config.CredentialsFile != "" {
 		options = append(options, nats.UserCredentials(s.config.CredentialsFile))
@@ -192,6 +192,14 @@ func (s *Store) options() []nats.Option {
 		options = append(options, nats.Secure(s.config.TLS))
 	}
 	return options
+}
+
+// where names the server for the log.
+func (s *Store) where(conn *nats.Conn) string {
+	if s.config.Server != nil {
+		return "embedded"
+	}
+	return conn.ConnectedUrlRedacted()
 }
 
 // open returns the bucket, and makes it if it is not there. In a server of our own
