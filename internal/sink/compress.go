@@ -83,7 +83,7 @@ func (f *File) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		packing.report(f.config.Log, "Rotated files cannot be compressed, and stay as they are", err)
+		packing.report(f.config.Log, "Compressing rotated files", "they stay as they are", err)
 		if err != nil {
 			retry.Reset(retryInterval)
 		}

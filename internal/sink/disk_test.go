@@ -7,23 +7,23 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tetracast/internal/udp/netns"
 )
 
-// disk mounts a file system of so many bytes, until the test ends.
-func disk(t *testing.T, size int) (folder string) {
+// disk mounts a tmpfs with its options, until the test ends.
+func disk(t *testing.T, options string) (folder string) {
 	t.Helper()
 	folder = t.TempDir()
-	err := unix.Mount("tetracast-test", folder, "tmpfs", 0, fmt.Sprintf("size=%d", size))
-	if err != nil && os.Getenv("TETRACAST_REQUIRE_ROOT_TESTS") != "" {
-		t.Fatalf("TETRACAST_REQUIRE_ROOT_TESTS is set, but mounting a tmpfs: %v", err)
-	}
-	if err != nil {
-		t.Skipf("SKIPPED, NOT TESTED: mounting a tmpfs: %v", err)
+	if err := unix.Mount("tetracast-test", folder, "tmpfs", 0, options); err != nil {
+		netns.SkipLoudly(t, fmt.Sprintf("mounting a tmpfs needs root: %v", err))
 	}
 	t.Cleanup(func() { _ = unix.Unmount(folder, unix.MNT_DETACH) })
 	return folder
@@ -53,7 +53,7 @@ func fill(t *testing.T, path string) {
 // The disk fills up and gets room again, three times, with rotation: exactly the
 // lines that were counted as written are there, in their order, and each is whole.
 func TestFullDisk(t *testing.T) {
-	folder := disk(t, 1<<20)
+	folder := disk(t, "size=1m")
 	path, filler := filepath.Join(folder, "events.jsonl"), filepath.Join(folder, "filler")
 	f, err := OpenFile(FileConfig{Path: path, MaxBytes: 100_000})
 	if err != nil {
@@ -137,11 +137,11 @@ func first(lines []string) string {
 	return lines[0]
 }
 
-// Where rotated files are removed in time, compression that has no room for its
-// file leaves the plain one, and comes back to it.
+// Compression that has no room for its file leaves the plain one, and comes back
+// to it.
 func TestFullDiskCompression(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		folder := disk(t, 256<<10)
+		folder := disk(t, "size=256k")
 		path, filler := filepath.Join(folder, "events.jsonl"), filepath.Join(folder, "filler")
 		f, err := OpenFile(FileConfig{Path: path, MaxBytes: 50_000, Compression: Zstd})
 		if err != nil {
@@ -165,4 +165,65 @@ func TestFullDiskCompression(t *testing.T) {
 			t.Errorf("room again: files %v", files)
 		}
 	})
+}
+
+// A disk with no inode left lets the file be renamed, but no new one be made: the
+// name is given back, nothing is lost, and later the file is rotated.
+func TestNoInodeForTheNextFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		folder := disk(t, "size=1m,nr_inodes=3") // the folder, the file, and one more
+		path, filler := filepath.Join(folder, "events.jsonl"), filepath.Join(folder, "filler")
+		f, err := OpenFile(FileConfig{Path: path, MaxBytes: 4})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := os.WriteFile(filler, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		write(t, f, "aaa", "bbb", "ccc")
+		if got, want := contents(t, path), []string{"aaa\nbbb\nccc\n"}; !slices.Equal(got, want) {
+			t.Errorf("no inode: %q, want %q", got, want)
+		}
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(retryInterval)
+		write(t, f, "ddd")
+		if got, want := contents(t, path), []string{"aaa\nbbb\nccc\n", "ddd\n"}; !slices.Equal(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	})
+}
+
+// A file that may only grow (chattr +a) cannot be cut back: a torn line gets its
+// newline, so that no event follows it on the same line. If it can be cut by the
+// next write, it is.
+func TestAppendOnlyFile(t *testing.T) {
+	const appendOnly = 0x20 // FS_APPEND_FL, include/uapi/linux/fs.h
+	f := func(lift bool, want string) {
+		t.Helper()
+		out, path := open(t, FileConfig{})
+		flags := func(flags int) {
+			t.Helper()
+			if err := unix.IoctlSetPointerInt(int(out.file.Fd()), unix.FS_IOC_SETFLAGS, flags); err != nil {
+				t.Skipf("SKIPPED, NOT TESTED: chattr: %v", err) // not every file system has it
+			}
+		}
+		flags(appendOnly)
+		defer flags(0)
+		withFileLimit(t, 10, func() {
+			if n, err := out.Write(batch("first", "second")); n != 1 || !errors.Is(err, unix.EFBIG) {
+				t.Errorf("%d lines, %v; want 1 and EFBIG", n, err)
+			}
+		})
+		wantFile(t, path, "first\nseco")
+		if lift {
+			flags(0)
+		}
+		write(t, out, "third")
+		wantFile(t, path, want)
+	}
+	f(false, "first\nseco\nthird\n")
+	f(true, "first\nthird\n")
 }

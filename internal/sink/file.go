@@ -214,15 +214,21 @@ func (f *File) prepare() error {
 	}
 	f.size = stat.Size
 	if stat.Nlink == 0 {
-		return f.reopen()
+		if err := f.reopen(); err != nil {
+			return err
+		}
+		f.config.Log.Warn("The output file was deleted and is made anew", "path", f.names.path)
+		return nil
 	}
 	if torn == nil && f.asked.Load() && f.reopening.due() {
 		f.asked.Store(false)
 		err := f.reopen()
+		f.reopening.report(f.config.Log, "Opening the output file anew", "the old one is written on", err)
 		if err != nil {
 			f.asked.Store(true)
+		} else {
+			f.config.Log.Info("The output file was opened anew", "path", f.names.path)
 		}
-		f.reopening.report(f.config.Log, "The output file cannot be opened anew, and the old one is written on", err)
 	}
 	return torn
 }
@@ -258,7 +264,6 @@ func (f *File) reopen() error {
 	if err := old.Close(); err != nil { // as by NFS, where writing fails as late as here
 		f.config.Log.Error("Closing the output file failed: lines that counted as written may be missing at its end", "cause", err)
 	}
-	f.config.Log.Info("The output file was opened anew", "path", f.names.path)
 	return nil
 }
 
@@ -295,14 +300,15 @@ type trouble struct {
 
 func (t *trouble) due() bool { return !t.failing || !time.Now().Before(t.next) }
 
-// report logs each failure, and the first success after one.
-func (t *trouble) report(log *slog.Logger, failure string, err error) {
+// report logs each failure and what it means meanwhile, and the first success
+// after one.
+func (t *trouble) report(log *slog.Logger, task, meanwhile string, err error) {
 	switch {
 	case err != nil:
-		log.Error(failure, "cause", err)
+		log.Error(task+" fails", "meanwhile", meanwhile, "cause", err)
 		t.next = time.Now().Add(retryInterval)
 	case t.failing:
-		log.Info("Works again: " + failure)
+		log.Info(task + " works again")
 	}
 	t.failing = err != nil
 }

@@ -104,9 +104,9 @@ func next(list []rotation, now time.Time) string {
 // the file grows on: too long a file is better than no event.
 func (f *File) rotate() {
 	list, err := f.tryRotate()
-	f.rotation.report(f.config.Log, "The output file cannot be rotated, and grows", err)
+	f.rotation.report(f.config.Log, "Rotating the output file", "it grows", err)
 	if err == nil && f.retention.due() {
-		f.retention.report(f.config.Log, "Rotated files cannot be removed", f.prune(list))
+		f.retention.report(f.config.Log, "Removing rotated files", "more of them are kept", f.prune(list))
 	}
 	select {
 	case f.packer <- struct{}{}:
