@@ -7,7 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
+	"path/filepath"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -65,7 +65,10 @@ func (c Compression) writer(w io.Writer) (io.WriteCloser, error) {
 // to do. It starts no goroutine. What fails is logged and tried again, so the
 // error is nil.
 func (f *File) Run(ctx context.Context) error {
-	if !f.regular {
+	if f.regular {
+		f.removeParts()
+	}
+	if !f.regular || f.config.Compression == None {
 		<-ctx.Done()
 		return nil
 	}
@@ -90,22 +93,28 @@ func (f *File) Run(ctx context.Context) error {
 	}
 }
 
-// packAll compresses what is not yet. A part whose whole is there or gone is from
-// a process that was killed: nobody else writes them.
+// removeParts removes what a process that was killed while it compressed left.
+func (f *File) removeParts() {
+	entries, err := os.ReadDir(f.names.folder)
+	for _, e := range entries {
+		if f.names.isPart(e.Name()) {
+			err = errors.Join(err, os.Remove(filepath.Join(f.names.folder, e.Name())))
+		}
+	}
+	if err != nil {
+		f.config.Log.Warn("What a killed process left half compressed cannot be removed", "cause", err)
+	}
+}
+
+// packAll compresses what is not yet.
 func (f *File) packAll(ctx context.Context) error {
 	list, err := f.names.list()
 	if err != nil {
 		return err
 	}
 	for _, r := range list {
-		name := f.names.rotated(r.at)
-		for _, suffix := range r.suffixes {
-			if strings.HasSuffix(suffix, partSuffix) {
-				_ = os.Remove(name + suffix)
-			}
-		}
-		if f.config.Compression != None && r.plain() && ctx.Err() == nil {
-			err = errors.Join(err, f.pack(ctx, name))
+		if r.plain() && ctx.Err() == nil {
+			err = errors.Join(err, f.pack(ctx, f.names.rotated(r.at)))
 		}
 	}
 	return err
@@ -127,7 +136,7 @@ func (f *File) pack(ctx context.Context, plain string) (err error) {
 		return fmt.Errorf("sink: compressing: %w", err)
 	}
 	final := plain + f.config.Compression.suffix()
-	part := final + partSuffix
+	part := f.names.part(final)
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("sink: compressing %s: %w", plain, err)

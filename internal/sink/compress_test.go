@@ -118,14 +118,15 @@ func TestCompressionAfterACrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		folder := t.TempDir()
 		for name, text := range map[string]string{
-			"events-2026-01-01T00-00-00.000.jsonl":          "a\n", // killed while it compressed
-			"events-2026-01-01T00-00-00.000.jsonl.zst.part": "half",
-			"events-2026-01-02T00-00-00.000.jsonl":          "b\n", // killed before the plain one went
-			"events-2026-01-02T00-00-00.000.jsonl.zst":      "as good as whole: made once more",
-			"events-2026-01-03T00-00-00.000.jsonl.gz.part":  "half", // the plain one was removed meanwhile
-			"events-2026-01-04T00-00-00.000.jsonl":          "c\n",
-			"events.jsonl":                                  "d\n",
-			"notes.part":                                    "not ours\n",
+			"events-2026-01-01T00-00-00.000.jsonl":           "a\n", // killed while it compressed
+			".events-2026-01-01T00-00-00.000.jsonl.zst.part": "half",
+			"events-2026-01-02T00-00-00.000.jsonl":           "b\n", // killed before the plain one went
+			"events-2026-01-02T00-00-00.000.jsonl.zst":       "as good as whole: made once more",
+			".events-2026-01-03T00-00-00.000.jsonl.gz.part":  "half", // the plain one was removed meanwhile
+			"events-2026-01-04T00-00-00.000.jsonl":           "c\n",
+			"events.jsonl":                                   "d\n",
+			".notes.part":                                    "not ours\n",
+			".events-2026-01-01T00-00-00.000.jsonl.part":     "not ours\n",
 		} {
 			if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
@@ -133,12 +134,12 @@ func TestCompressionAfterACrash(t *testing.T) {
 		}
 		f, _ := open(t, FileConfig{Path: filepath.Join(folder, "events.jsonl"), MaxBytes: 100, Compression: Zstd})
 		runUntilIdle(t, f)
-		want := []string{"events-2026-01-01T00-00-00.000.jsonl.zst", "events-2026-01-02T00-00-00.000.jsonl.zst",
-			"events-2026-01-04T00-00-00.000.jsonl.zst", "events.jsonl", "notes.part"}
+		want := []string{".events-2026-01-01T00-00-00.000.jsonl.part", ".notes.part", "events-2026-01-01T00-00-00.000.jsonl.zst", "events-2026-01-02T00-00-00.000.jsonl.zst",
+			"events-2026-01-04T00-00-00.000.jsonl.zst", "events.jsonl"}
 		if got := namesIn(t, folder); !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
 		}
-		if got := strings.Join(allLines(t, folder), ""); got != "a\nb\nc\nd\nnot ours\n" {
+		if got := strings.Join(allLines(t, folder), ""); got != "not ours\nnot ours\na\nb\nc\nd\n" {
 			t.Errorf("%q", got)
 		}
 	})
@@ -173,7 +174,7 @@ func TestCompressionIsInterrupted(t *testing.T) {
 	}
 
 	if err := pack(func(cancel func()) {
-		if got := namesIn(t, folder); len(got) != 3 || got[1] != filepath.Base(plain)+".gz.part" {
+		if got := namesIn(t, folder); len(got) != 3 || got[0] != "."+filepath.Base(plain)+".gz.part" {
 			t.Errorf("while it is made: files %v", got)
 		}
 		cancel()

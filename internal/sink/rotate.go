@@ -17,8 +17,9 @@ import (
 // one width sort by time.
 const timeForm = "2006-01-02T15-04-05.000"
 
-// partSuffix ends the name of a compressed file that is not whole yet.
-const partSuffix = ".part"
+// A compressed file that is not whole yet has these around its name, so that no
+// pattern for rotated files takes it.
+const partPrefix, partSuffix = ".", ".part"
 
 // names are the file's own and those of its rotations: events.jsonl,
 // events-2026-11-24T08-00-00.000.jsonl, and the latter with the suffix of its
@@ -39,6 +40,21 @@ func (n *names) rotated(at string) string {
 	return filepath.Join(n.folder, n.stem+"-"+at+n.ext)
 }
 
+// part returns the name under which a compressed file is made.
+func (n *names) part(path string) string {
+	return filepath.Join(n.folder, partPrefix+filepath.Base(path)+partSuffix)
+}
+
+// isPart reports whether the name is one that part returns.
+func (n *names) isPart(name string) bool {
+	inner, ok := strings.CutSuffix(name, partSuffix)
+	if !ok || !strings.HasPrefix(inner, partPrefix) {
+		return false
+	}
+	_, suffix, ok := n.parse(inner[len(partPrefix):])
+	return ok && suffix != ""
+}
+
 // parse takes a rotation's name apart.
 func (n *names) parse(name string) (at, suffix string, ok bool) {
 	rest, ok := strings.CutPrefix(name, n.stem+"-")
@@ -50,18 +66,11 @@ func (n *names) parse(name string) (at, suffix string, ok bool) {
 		return "", "", false
 	}
 	suffix, ok = strings.CutPrefix(rest[len(timeForm):], n.ext)
-	switch strings.TrimSuffix(suffix, partSuffix) {
-	case "":
-		ok = ok && suffix == ""
-	case Gzip.suffix(), Zstd.suffix():
-	default:
-		ok = false
-	}
-	return at, suffix, ok
+	return at, suffix, ok && (suffix == "" || suffix == Gzip.suffix() || suffix == Zstd.suffix())
 }
 
-// rotation is a rotated file in all its forms: while it is being compressed, and
-// after a kill in that moment, it has more than one.
+// rotation is a rotated file in all its forms: when it has been compressed, for a
+// moment, and after a kill in that moment, it has more than one.
 type rotation struct {
 	at       string
 	suffixes []string // of the name; the plain one is empty
