@@ -48,7 +48,7 @@ var imports = []struct {
 	{"internal/source", []string{std, unix, tetragonAPI, grpc, protobuf, http2, compression, "tetracast/internal/corpus"}},
 	{"internal/upstream", []string{std, "github.com/prometheus/common/"}},
 	{"internal/replay", []string{std, unix, tetragonAPI, grpc, protobuf, "tetracast/internal/corpus", "tetracast/internal/source"}},
-	{"internal/sink", []string{std, unix}},
+	{"internal/sink", []string{std, unix, compression}},
 	{"internal/sink/compact", []string{std, tetragonAPI, protobuf, "tetracast/internal/sink", "tetracast/metadata"}},
 	{"internal/collector", []string{std, "tetracast/transcode", "tetracast/metadata", "tetracast/datagram", "tetracast/ledger", "tetracast/internal/udp", "tetracast/internal/sink"}},
 	{"internal/bench", []string{everything}},

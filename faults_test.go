@@ -11,7 +11,7 @@ import (
 )
 
 // TestFaults holds docs/faults.md to its rows: S1 to S25 and R1 to R20 each have
-// one, and each test that a row names is in the tree.
+// one, and each test that a row names, or docs/collect.md, is in the tree.
 func TestFaults(t *testing.T) {
 	page, err := os.ReadFile("docs/faults.md")
 	if err != nil {
@@ -53,6 +53,15 @@ func TestFaults(t *testing.T) {
 		}
 		if len(named) == 0 && !strings.Contains(text, "issue") && !strings.Contains(text, "not supported") {
 			t.Errorf("row %s names no test, no issue and no reason", row)
+		}
+	}
+	page, err = os.ReadFile("docs/collect.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range regexp.MustCompile(`Test\w+`).FindAllString(string(page), -1) {
+		if !tests[name] {
+			t.Errorf("docs/collect.md names %s, which is not in the tree", name)
 		}
 	}
 	for i := range 25 {

@@ -31,7 +31,7 @@ type CollectConfig struct {
 	Format      string
 	Other       string // drop or pass
 	Output      string // json, compact, or empty: json, and nothing beside Write
-	Write       string // file
+	Write       WriteConfig
 	ExitIdle    time.Duration
 	AccountFile string
 	StateDir    string // empty: none
@@ -57,7 +57,7 @@ func (c *CollectConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&c.Dictionaries, "dictionary", nil, "a dictionary for compressed frames beside the built-in ones; can be repeated")
 	flags.StringArrayVar(&c.AllowSources, "allow-source", nil, "take datagrams from this network (CIDR or address), or from any; can be repeated; --listen on more than loopback wants this or --key-file")
 	flags.StringVar(&c.Output, "output", "", "what goes to standard output: json or compact; json if --write is not given, else nothing")
-	flags.StringVar(&c.Write, "write", "", "append the events to this file, a JSON object a line")
+	c.Write.addFlags(flags)
 	flags.DurationVar(&c.ExitIdle, "exit-idle", 0, "exit when nothing came for so long, after the first datagram; 0: never")
 	flags.StringVar(&c.AccountFile, "account", "", "write the account as JSON to this file at the end and on SIGUSR1")
 	flags.StringVar(&c.StateDir, "state-dir", "", "folder for what is known of the senders, saved every second, so that a restart goes on from there; empty: none")
@@ -76,7 +76,7 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 	if err != nil {
 		return err
 	}
-	out, err := c.sink(streams)
+	out, file, err := c.sink(streams, log)
 	if err != nil {
 		return err
 	}
@@ -110,6 +110,7 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 	if share != nil {
 		running.Go(func() { share(beside) })
 	}
+	running.Go(func() { file.run(beside) })
 	err = in.Run(ctx)
 	stop()
 	running.Wait()
@@ -199,10 +200,10 @@ func (c *CollectConfig) whoMaySpeak(config *collector.Config) (err error) {
 }
 
 // sink opens what the flags ask for: standard output, a file, or both.
-func (c *CollectConfig) sink(streams Streams) (sink.Sink, error) {
+func (c *CollectConfig) sink(streams Streams, log *slog.Logger) (sink.Sink, *outputFile, error) {
 	var sinks []sink.Sink
 	output := c.Output
-	if output == "" && c.Write == "" {
+	if output == "" && c.Write.Path == "" {
 		output = "json"
 	}
 	switch output {
@@ -212,17 +213,17 @@ func (c *CollectConfig) sink(streams Streams) (sink.Sink, error) {
 	case "compact":
 		sinks = append(sinks, compact.New(sink.NewLines(streams.Out), compact.Options{Color: isTerminal(streams.Out)}))
 	default:
-		return nil, Usage(fmt.Errorf("app: --output %q, want json or compact", c.Output), "json is for programs, compact for people")
+		return nil, nil, Usage(fmt.Errorf("app: --output %q, want json or compact", c.Output), "json is for programs, compact for people")
 	}
-	if c.Write != "" {
-		file, err := sink.OpenFile(c.Write)
-		if err != nil {
-			return nil, Failed(err, "--write names a file in a folder that exists and can be written to")
-		}
+	file, err := c.Write.open(log)
+	if err != nil {
+		return nil, nil, err
+	}
+	if file != nil {
 		sinks = append(sinks, file)
 	}
 	if len(sinks) == 1 {
-		return sinks[0], nil
+		return sinks[0], file, nil
 	}
-	return sink.Tee(sinks...), nil
+	return sink.Tee(sinks...), file, nil
 }

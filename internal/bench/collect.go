@@ -216,7 +216,7 @@ func (c *collecting) write() (int, time.Duration, error) {
 func (c *collecting) collect() (int, time.Duration, error) {
 	path := filepath.Join(c.folder, "collect.jsonl")
 	_ = os.Remove(path) // it appends
-	out, err := sink.OpenFile(path)
+	out, err := sink.OpenFile(sink.FileConfig{Path: path})
 	if err != nil {
 		return 0, 0, err
 	}

@@ -129,7 +129,7 @@ func BenchmarkTake(b *testing.B) {
 func BenchmarkBlock(b *testing.B) {
 	for size := 1 << 10; size <= 1<<20; size *= 4 {
 		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
-			out, err := sink.OpenFile(filepath.Join(b.TempDir(), "out.jsonl"))
+			out, err := sink.OpenFile(sink.FileConfig{Path: filepath.Join(b.TempDir(), "out.jsonl")})
 			if err != nil {
 				b.Fatal(err)
 			}

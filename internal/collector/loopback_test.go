@@ -60,7 +60,7 @@ func TestJunkFlood(t *testing.T) {
 	}
 	log := new(logCounter)
 	path := filepath.Join(t.TempDir(), "out.jsonl")
-	out, err := sink.OpenFile(path)
+	out, err := sink.OpenFile(sink.FileConfig{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestSocketDropsAreObserved(t *testing.T) {
 }
 
 func TestAFullDiskOverLoopback(t *testing.T) {
-	out, err := sink.OpenFile("/dev/full")
+	out, err := sink.OpenFile(sink.FileConfig{Path: "/dev/full"})
 	if err != nil {
 		t.Skipf("SKIPPED, NOT TESTED: %v", err)
 	}

@@ -10,10 +10,10 @@ import (
 // Lines is the sink that writes lines as they are, each batch with one write
 // call.
 type Lines struct {
-	w     io.Writer
-	file  *os.File // w as a regular file, whose end can be cut back; else nil
-	owned *os.File // what Close closes; nil if w belongs to the caller
-	torn  bool     // the last byte written is not a newline
+	w    io.Writer
+	file *os.File // w as a regular file, whose end can be cut back; else nil
+	torn bool     // the last byte written is not a newline
+	over int64    // bytes behind the last whole line that are to be cut off; 0: they stay
 }
 
 // NewLines returns a sink on w, for example standard output. Close leaves w
@@ -28,74 +28,52 @@ func NewLines(w io.Writer) *Lines {
 	return s
 }
 
-// OpenFile returns a sink that appends to the file at path, which it creates
-// with mode 0600, as Tetragon does with its export file: events hold command
-// lines. What an earlier process left as its last, unfinished line gets its
-// newline, so that it does not swallow the first event. Close closes the file.
-func OpenFile(path string) (*Lines, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("sink: opening the output file: %w", err)
-	}
-	s := NewLines(f)
-	s.owned = f
-	if s.file == nil { // a device or a named pipe
-		return s, nil
-	}
-	if s.torn, err = endsTorn(path); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("sink: reading the end of the output file: %w", err)
-	}
-	return s, nil
-}
-
-// endsTorn reports whether the file is not empty and its last byte is not a
-// newline.
-func endsTorn(path string) (bool, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || info.Size() == 0 {
-		return false, err
-	}
-	var last [1]byte
-	_, err = f.ReadAt(last[:], info.Size()-1)
-	return last[0] != '\n', err
-}
-
 // Write implements [Sink]. A batch is one write call, unless the kernel takes
 // it in parts.
-func (s *Lines) Write(b *Batch) (lines int, err error) {
-	if b.Len() == 0 {
+func (s *Lines) Write(b *Batch) (lines int, err error) { return s.write(b, 0, b.Len()) }
+
+// write writes the lines [from, to) and returns how many of them were taken.
+func (s *Lines) write(b *Batch, from, to int) (lines int, err error) {
+	if from == to {
 		return 0, nil
 	}
-	if s.torn {
-		if _, err := s.w.Write([]byte{'\n'}); err != nil {
-			return 0, fmt.Errorf("sink: writing: %w", err)
-		}
-		s.torn = false
+	if err := s.mend(); err != nil {
+		return 0, err
 	}
-	n, err := s.w.Write(b.Text)
-	if err == nil && n < len(b.Text) {
+	start := b.start(from)
+	text := b.Text[start:b.Ends[to-1]]
+	n, err := s.w.Write(text)
+	if err == nil && n < len(text) {
 		err = io.ErrShortWrite
 	}
 	if err == nil {
-		return b.Len(), nil
+		return to - from, nil
 	}
-	err = fmt.Errorf("sink: writing %d bytes: %w", len(b.Text), err)
+	err = fmt.Errorf("sink: writing %d bytes: %w", len(text), err)
 	// lines is the first whose end was not reached: as many are whole.
-	lines = sort.SearchInts(b.Ends, n+1)
-	whole := 0
-	if lines > 0 {
-		whole = b.Ends[lines-1]
-	}
-	if part := n - whole; part > 0 {
+	lines = sort.SearchInts(b.Ends[from:to], start+n+1)
+	if part := start + n - b.start(from+lines); part > 0 {
 		s.torn = !s.cut(int64(part))
+		if s.torn && s.file != nil {
+			s.over = int64(part)
+		}
 	}
 	return lines, err
+}
+
+// mend makes the output end in a whole line: it cuts off what hangs over, or
+// where that cannot be ends the line.
+func (s *Lines) mend() error {
+	if !s.torn {
+		return nil
+	}
+	if s.over == 0 || !s.cut(s.over) {
+		if _, err := s.w.Write([]byte{'\n'}); err != nil {
+			return fmt.Errorf("sink: ending a torn line: %w", err)
+		}
+	}
+	s.torn, s.over = false, 0
+	return nil
 }
 
 // cut removes the last bytes that were written, and reports whether it could.
@@ -109,17 +87,9 @@ func (s *Lines) cut(bytes int64) bool {
 	}
 	// Without O_APPEND, as after a shell's ">", the offset is still behind the
 	// new end.
-	_, err = s.file.Seek(-bytes, io.SeekCurrent)
+	_, err = s.file.Seek(0, io.SeekEnd)
 	return err == nil
 }
 
 // Close implements [Sink].
-func (s *Lines) Close() error {
-	if s.owned == nil {
-		return nil
-	}
-	if err := s.owned.Close(); err != nil {
-		return fmt.Errorf("sink: closing the output file: %w", err)
-	}
-	return nil
-}
+func (s *Lines) Close() error { return nil }

