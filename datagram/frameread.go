@@ -68,6 +68,13 @@ func NewFrameReader(c FrameReaderConfig) *FrameReader {
 	return r
 }
 
+// SetKeys makes the keys those that frames may be sealed with from now on. What was
+// derived from others is forgotten.
+func (r *FrameReader) SetKeys(keys []*Key) {
+	r.keys = keys
+	clear(r.ciphers)
+}
+
 // Open reads the header of a datagram into h and returns its body, which is
 // valid until the datagram changes or the next Open. An error means that
 // nothing in the datagram may be trusted; h is not defined then. The errors are

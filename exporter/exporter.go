@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tetracast/internal/udp"
@@ -76,6 +77,7 @@ type UDPExporter struct {
 	serving    context.Context // ends when intake is closed
 	endServing context.CancelFunc
 
+	rounds  atomic.Uint64 // of Run's goroutine
 	wake    chan struct{} // tells Run to look for work; capacity 1
 	closing chan struct{} // closed by Close: ends Run
 	ended   chan struct{} // closed when Run has ended; nil before Run

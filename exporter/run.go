@@ -3,6 +3,7 @@ package exporter
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -53,6 +54,7 @@ func (e *UDPExporter) untilDone(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		again := e.work(time.Time{})
+		e.rounds.Add(1)
 		timer.Reset(time.Until(again))
 		select {
 		case <-timer.C:
@@ -61,6 +63,21 @@ func (e *UDPExporter) untilDone(ctx context.Context) {
 			return
 		case <-ctx.Done():
 			return
+		}
+	}
+}
+
+// Alive returns nil when Run's goroutine has gone round once more, which it does when
+// it is asked to, with or without events; or the error of ctx, if that ends first.
+func (e *UDPExporter) Alive(ctx context.Context) error {
+	before := e.rounds.Load()
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		e.tell()
+		if !sleep(ctx, wait) {
+			return fmt.Errorf("exporter: Run does not go round: %w", ctx.Err())
+		}
+		if e.rounds.Load() != before {
+			return nil
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"tetracast/internal/app"
 	"tetracast/internal/app/share"
+	"tetracast/internal/command"
 )
 
 func newCollect() *cobra.Command {
@@ -14,6 +15,7 @@ func newCollect() *cobra.Command {
 		Short: "Receive events over UDP and write them as JSON lines",
 		Long:  "collect receives what export sends and writes one JSON object a line to standard\noutput or to a file. At the end it prints the account to standard error.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			config.Reload = command.Reloader(cmd, (*app.CollectConfig).AddFlags)
 			return app.Collect(cmd.Context(), config, streams())
 		},
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,4 +89,104 @@ func readSignalled(t *testing.T, p *process, path string) ledger.Exporter {
 	}
 	t.Fatal("no account was written")
 	return ledger.Exporter{}
+}
+
+// TestReloadKeys: a collector that is told so takes frames of another key, and no
+// longer those of the one that is gone.
+func TestReloadKeys(t *testing.T) {
+	folder := t.TempDir()
+	key := func(name string) string {
+		t.Helper()
+		path := filepath.Join(folder, name)
+		if code := run(t, "key", "new", path).wait(10 * time.Second); code != 0 {
+			t.Fatalf("key new exited with %d", code)
+		}
+		return path
+	}
+	first, second := key("first.key"), key("second.key")
+	used := filepath.Join(folder, "used.key")
+	use := func(path string) {
+		t.Helper()
+		text, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(used, text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	use(first)
+	collect := startCollect(t, "--key-file", used)
+	export := func(key string) {
+		t.Helper()
+		address := "unix://" + filepath.Join(t.TempDir(), "tetragon.sock")
+		run(t, "replay", "--server-address", address).waitLog("Serving")
+		p := run(t, "export", "--server-address", address, "--udp-destination", "frame://"+collect.address, "--key-file", key, "--reconnect=false")
+		if code := p.wait(20 * time.Second); code != 0 {
+			t.Fatalf("export exited with %d", code)
+		}
+	}
+	export(first)
+	use(second)
+	_ = collect.cmd.Process.Signal(syscall.SIGHUP)
+	collect.waitLog("was reloaded")
+	export(second)
+	export(first)
+	if err := os.WriteFile(used, []byte("rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_ = collect.cmd.Process.Signal(syscall.SIGHUP)
+	collect.waitLog("is not reloaded")
+	export(second)
+	_ = collect.cmd.Process.Signal(syscall.SIGTERM)
+	collect.wait(10 * time.Second)
+	account := readJSON[ledger.Collector](t, collect.account)
+	if account.Received != 3*683 || account.Undecodable[ledger.FaultUnknownKey] == 0 {
+		t.Errorf("received %d, undecodable %s", account.Received, account.Undecodable.String())
+	}
+}
+
+// TestSupervised: systemd hears that the process is ready, that it lives, with no
+// events at all, that it reloads and that it stops.
+func TestSupervised(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	t.Setenv("NOTIFY_SOCKET", path)
+	t.Setenv("WATCHDOG_USEC", "200000")
+	hear := func(want string) {
+		t.Helper()
+		buffer := make([]byte, 1000)
+		_ = socket.SetReadDeadline(time.Now().Add(20 * time.Second))
+		for {
+			n, err := socket.Read(buffer)
+			if err != nil {
+				t.Fatalf("it never said %s: %v", want, err)
+			}
+			if strings.HasPrefix(string(buffer[:n]), want) {
+				return
+			}
+		}
+	}
+	for _, args := range [][]string{
+		{"export", "--server-address", "unix:///nowhere", "--udp-destination", "127.0.0.1:9"},
+		{"collect", "--listen", "127.0.0.1:0"},
+	} {
+		p := run(t, args...)
+		hear("READY=1")
+		hear("WATCHDOG=1")
+		hear("WATCHDOG=1")
+		_ = p.cmd.Process.Signal(syscall.SIGHUP)
+		hear("RELOADING=1\nMONOTONIC_USEC=")
+		hear("READY=1")
+		_ = p.cmd.Process.Signal(syscall.SIGTERM)
+		hear("STOPPING=1")
+		if code := p.wait(10 * time.Second); code != 0 {
+			t.Errorf("%s exited with %d", args[0], code)
+		}
+	}
 }

@@ -26,6 +26,9 @@ const DefaultListen = "127.0.0.1:7514"
 
 // CollectConfig is the configuration of the collect command.
 type CollectConfig struct {
+	// Reload reads the configuration again, on SIGHUP. Nil: it is not read again.
+	Reload func() (Reloaded[CollectConfig], error)
+
 	Log         LogConfig
 	Listen      string // host:port
 	Format      string
@@ -46,6 +49,7 @@ type CollectConfig struct {
 	GRO                string // auto, on or off
 
 	Metadata SharingConfig
+	Profile  ProfileConfig
 }
 
 // AddFlags declares the command's flags.
@@ -66,13 +70,14 @@ func (c *CollectConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&c.Sockets, "sockets", 1, "sockets that share the address, each read by a goroutine of its own")
 	flags.StringVar(&c.GRO, "gro", "auto", "take datagrams joined where the kernel can: auto, on or off")
 	c.Metadata.addFlags(flags)
+	c.Profile.addFlags(flags)
 	c.Log.addFlags(flags)
 }
 
 // Collect receives datagrams and writes their events until ctx ends, or nothing
 // comes for Config.ExitIdle.
 func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
-	log, err := streams.logger(c.Log)
+	log, level, err := streams.levelled(c.Log)
 	if err != nil {
 		return err
 	}
@@ -99,6 +104,11 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 		_ = out.Close()
 		return Failed(err, "is another collector running? --listen takes another address, and port 0 a free port")
 	}
+	profiles, err := c.Profile.listen()
+	if err != nil {
+		_ = out.Close()
+		return err
+	}
 	account := func() ledger.Collector {
 		account := in.Account()
 		_ = account.Close() // the verdict is in the account
@@ -111,6 +121,14 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 		running.Go(func() { share(beside) })
 	}
 	running.Go(func() { file.run(beside) })
+	supervisor := newSupervisor(log)
+	running.Go(func() { supervisor.watch(beside, answers(func() { in.Account() })) })
+	running.Go(func() { serveProfiles(beside, profiles) })
+	running.Go(func() {
+		onReload(beside, c.Reload, supervisor, func(_ context.Context, next *Reloaded[CollectConfig]) ([]string, error) {
+			return applyCollect(next, in, level)
+		}, log)
+	})
 	err = in.Run(ctx)
 	stop()
 	running.Wait()

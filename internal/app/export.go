@@ -22,8 +22,9 @@ type ExportConfig struct {
 	// Reload reads the configuration again, on SIGHUP. Nil: it is not read again.
 	Reload func() (Reloaded[ExportConfig], error)
 
-	Log LogConfig
-	TLS TLSConfig
+	Log     LogConfig
+	TLS     TLSConfig
+	Profile ProfileConfig
 
 	Destination    DestinationConfig
 	QueueBytes     int
@@ -72,6 +73,7 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&c.FailFast, "fail-fast", false, "exit 1 if Tetragon or a destination cannot be reached at the start")
 	flags.StringVar(&c.TetragonConfigDir, "tetragon-config-dir", "", "Tetragon's configuration folder, to read its filters from before Tetragon 1.7")
 	c.TLS.addFlags(flags)
+	c.Profile.addFlags(flags)
 	c.Log.addFlags(flags)
 }
 
@@ -127,12 +129,19 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 			return Failed(err, "without --fail-fast and --reconnect=false the name is tried until it resolves")
 		}
 	}
+	profiles, err := c.Profile.listen()
+	if err != nil {
+		return err
+	}
+	supervisor := newSupervisor(log)
 	account := func() ledger.Exporter { return exportAccount(out, in.lost(losses)) }
 	err = pump(ctx, in, in.give(ctx, out), out, func(ctx context.Context) {
 		var beside sync.WaitGroup
 		beside.Go(func() { _ = losses.Run(ctx) }) // until ctx ends
+		beside.Go(func() { supervisor.watch(ctx, out.Alive) })
+		beside.Go(func() { serveProfiles(ctx, profiles) })
 		beside.Go(func() {
-			onReload(ctx, c.Reload, func(ctx context.Context, next *Reloaded[ExportConfig]) ([]string, error) {
+			onReload(ctx, c.Reload, supervisor, func(ctx context.Context, next *Reloaded[ExportConfig]) ([]string, error) {
 				return c.reload(ctx, next, out, in, level, log)
 			}, log)
 		})

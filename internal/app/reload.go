@@ -12,7 +12,9 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"tetracast/datagram"
 	"tetracast/exporter"
+	"tetracast/internal/collector"
 )
 
 // Reloaded is what the configuration of a running command says now.
@@ -27,7 +29,7 @@ const reloadWait = 10 * time.Second
 
 // onReload calls apply on each SIGHUP until ctx ends. apply returns which of the
 // changed flags are in force, or an error, and then none of them is.
-func onReload[C any](ctx context.Context, reload func() (Reloaded[C], error), apply func(context.Context, *Reloaded[C]) ([]string, error), log *slog.Logger) {
+func onReload[C any](ctx context.Context, reload func() (Reloaded[C], error), supervisor *supervisor, apply func(context.Context, *Reloaded[C]) ([]string, error), log *slog.Logger) {
 	if reload == nil {
 		return
 	}
@@ -40,11 +42,13 @@ func onReload[C any](ctx context.Context, reload func() (Reloaded[C], error), ap
 			return
 		case <-asked:
 		}
+		supervisor.reloading()
 		next, err := reload()
 		var applied []string
 		if err == nil {
 			applied, err = apply(ctx, &next)
 		}
+		supervisor.ready()
 		if err != nil {
 			log.Error("The configuration is not reloaded: what was in force stays", "cause", err, "hint", hintOf(err))
 			continue
@@ -113,4 +117,29 @@ func (c *ExportConfig) reload(ctx context.Context, next *Reloaded[ExportConfig],
 	c.Destination, c.Log.Level = next.Config.Destination, next.Config.Log.Level
 	c.AllowList, c.DenyList, c.FieldFilters, c.Filters, c.Selection = next.Config.AllowList, next.Config.DenyList, next.Config.FieldFilters, next.Config.Filters, next.Config.Selection
 	return append(append(filters, changed(flagsOf(d.addFlags))...), changed([]string{"log-level"})...), nil
+}
+
+// applyCollect puts in force what of the next configuration a collector can take over
+// without a restart: the keys, whose file is read anew, and what to log.
+func applyCollect(next *Reloaded[CollectConfig], in *collector.Collector, level *slog.LevelVar) (applied []string, err error) {
+	newLevel, err := parseLevel(next.Config.Log.Level)
+	if err != nil {
+		return nil, err
+	}
+	var keys []*datagram.Key
+	if next.Config.KeyFile != "" {
+		if keys, err = readKeys(next.Config.KeyFile); err != nil {
+			return nil, err
+		}
+	}
+	if err := in.SetKeys(keys); err != nil {
+		return nil, Failed(err, "with a key for the first time, or without one, the collector has to be started anew")
+	}
+	level.Set(newLevel)
+	for _, name := range next.Changed {
+		if name == "key-file" || name == "log-level" {
+			applied = append(applied, name)
+		}
+	}
+	return applied, nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tetracast/datagram"
@@ -126,6 +127,7 @@ type Collector struct {
 	in      receivers
 	intakes []*intake // one for each receiver
 	takes   takes
+	keys    atomic.Pointer[[]*datagram.Key] // that frames may be sealed with
 
 	wake  chan struct{} // tells the writer that a block is due, or a first line came
 	heard *heard
@@ -180,10 +182,21 @@ func newCollector(config Config, in ...receiver) *Collector {
 		agents:  newAgents(maxStreams, maxProbation, maxSources),
 		queue:   queue{limit: config.QueueBytes},
 	}
+	c.keys.Store(&config.Keys)
 	for range in {
 		c.intakes = append(c.intakes, newIntake(c))
 	}
 	return c
+}
+
+// SetKeys makes the keys those that frames may be sealed with from the next datagrams
+// on. Whether frames are sealed at all is settled at the start.
+func (c *Collector) SetKeys(keys []*datagram.Key) error {
+	if (len(keys) == 0) != (len(c.config.Keys) == 0) {
+		return fmt.Errorf("collector: %d keys in the place of %d: whether frames are sealed is settled at the start", len(keys), len(c.config.Keys))
+	}
+	c.keys.Store(&keys)
+	return nil
 }
 
 // Addr returns the address that the socket is bound to.

@@ -36,7 +36,8 @@ type intake struct {
 	count    uint64 // datagrams
 	bytes    uint64
 	gaveUp   []incomplete
-	givenUp  uint64 // sets of chunks, so far
+	givenUp  uint64           // sets of chunks, so far
+	keys     *[]*datagram.Key // that frames has
 }
 
 // arrival is what one datagram brought.
@@ -59,9 +60,9 @@ type arrival struct {
 type incomplete struct{ stream, number uint64 }
 
 func newIntake(c *Collector) *intake {
-	in := &intake{c: c, gelf: datagram.NewGELFReader(datagram.GELFLimits{})}
+	in := &intake{c: c, keys: c.keys.Load(), gelf: datagram.NewGELFReader(datagram.GELFLimits{})}
 	in.frames = datagram.NewFrameReader(datagram.FrameReaderConfig{
-		Keys: c.config.Keys, Dictionaries: c.config.Dictionaries,
+		Keys: *c.keys.Load(), Dictionaries: c.config.Dictionaries,
 		GaveUp: func(stream, number uint64) { in.gaveUp = append(in.gaveUp, incomplete{stream, number}) },
 	})
 	in.addEvent = in.event // bound once: a method value allocates
@@ -72,6 +73,10 @@ func newIntake(c *Collector) *intake {
 // that could not be decoded, if there is one.
 func (in *intake) take(packets []packet) (faulty *packet) {
 	now := time.Now()
+	if keys := in.c.keys.Load(); keys != in.keys {
+		in.keys = keys
+		in.frames.SetKeys(*keys)
+	}
 	for i := range packets {
 		p := &packets[i]
 		in.count++

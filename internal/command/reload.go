@@ -18,9 +18,9 @@ type layers struct {
 
 type layeredKey struct{}
 
-// reloader returns what reads the configuration of a running command again: what the
+// Reloader returns what reads the configuration of a running command again: what the
 // command line set stays; environment and files are layered under it anew.
-func reloader[C any](cmd *cobra.Command, declare func(*C, *pflag.FlagSet)) func() (app.Reloaded[C], error) {
+func Reloader[C any](cmd *cobra.Command, declare func(*C, *pflag.FlagSet)) func() (app.Reloaded[C], error) {
 	l, _ := cmd.Context().Value(layeredKey{}).(layers)
 	now := map[string]string{} // the values in force
 	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { now[f.Name] = f.Value.String() })
