@@ -29,6 +29,7 @@ type worker struct {
 	intake     intake         // as of the last time the role was taken
 	final      bool           // nothing may be kept for a later datagram: the end is near
 	packing    datagram.Event // here because what goes through an interface would be allocated
+	sampler    *sampler       // nil: nothing is measured
 	counts     workerCounts
 }
 
@@ -60,7 +61,14 @@ func (w *worker) add(bytes []byte, f form) {
 		w.events = append(w.events, event{end: len(w.lines), wire: bytes})
 		return
 	}
-	lines, info, err := w.transcoder.Append(w.lines, bytes)
+	var lines []byte
+	var info transcode.Info
+	var err error
+	if w.sampler != nil && w.sampler.transcode {
+		lines, info, err = w.sampler.append(w.transcoder, w.lines, bytes)
+	} else {
+		lines, info, err = w.transcoder.Append(w.lines, bytes)
+	}
 	w.counts.stats.count(info)
 	if err != nil {
 		for _, s := range w.streams {
@@ -77,6 +85,9 @@ func (w *worker) finish(now time.Time) {
 	for _, s := range w.streams {
 		s.setSums(&w.intake)
 	}
+	if w.sampler != nil {
+		w.sampler.begin(w, now)
+	}
 	start := 0
 	for i := range w.events {
 		w.packing = datagram.Event{Line: w.lines[start:w.events[i].end], Wire: w.events[i].wire}
@@ -87,6 +98,9 @@ func (w *worker) finish(now time.Time) {
 	}
 	for _, s := range w.streams {
 		s.flush(&w.intake, now, w.final)
+	}
+	if w.sampler != nil {
+		w.sampler.end(w)
 	}
 	w.part(now)
 	clear(w.events)
@@ -169,6 +183,7 @@ func (w *worker) snapshot(to *workerCounts) {
 		to.streams[i] = s.counts
 	}
 	to.stats = w.counts.stats
+	to.stats.Memo = w.transcoder.CacheStats()
 }
 
 func (s *Stats) count(info transcode.Info) {
