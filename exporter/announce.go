@@ -78,7 +78,7 @@ func (e *UDPExporter) announceStraight() bool {
 	for i, s := range e.worker.all {
 		settled := &e.settled.streams[i]
 		settled.datagrams, settled.bytes = s.counts.datagrams, s.counts.bytes
-		settled.sizes, settled.overMTU = s.counts.sizes, s.counts.overMTU
+		s.befell.publish(&e.settled.befell[i])
 	}
 	e.holder = nobody
 	missed := e.armed == never && e.worker.again(false).Before(never) // Run looked while the role was here

@@ -143,6 +143,7 @@ func NewUDPExporter(config Config) (*UDPExporter, error) {
 		e.worker.sampler = &sampler{Measure: *config.Measure}
 	}
 	e.settled.streams = make([]streamCounts, len(e.worker.streams))
+	e.settled.befell = make([]befell, len(e.worker.streams))
 	if config.CountersFile != "" {
 		e.openPage(config.CountersFile)
 	}
@@ -383,12 +384,12 @@ type SocketStats = udp.ConnStats
 func (e *UDPExporter) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := e.settled.stats
-	s.Repaired += e.repaired
+	t := &e.settled.transcoded
+	s := Stats{Repaired: t.repaired + e.repaired, Unknown: t.unknown, Fallbacks: t.fallbacks, Memo: t.memo}
 	for i, stream := range e.worker.all {
 		s.Metadata = append(s.Metadata, stream.cache.Stats())
 		s.Sockets = append(s.Sockets, stream.socketStats())
-		s.Streams = append(s.Streams, e.settled.streams[i].stats(stream))
+		s.Streams = append(s.Streams, e.settled.befell[i].stats(stream))
 	}
 	if e.tetragon != nil {
 		s.Tetragon = e.tetragon.Version

@@ -58,6 +58,7 @@ type stream struct {
 	batch   datagram.Batch // what is being sent
 	pending pendingBatch   // what the destination did not take yet
 	counts  streamCounts
+	befell  befell
 
 	started       time.Time
 	upstream      func() Upstream // may be nil
@@ -112,19 +113,6 @@ type streamCounts struct {
 	queued           uint64 // events in pending and kept by the packer
 	truncated        uint64 // events
 	datagrams, bytes uint64
-
-	sizes        [len(SizeBounds)]uint64 // datagrams
-	overMTU      uint64                  // datagrams
-	errors       [len(SendErrors)]uint64
-	pendingBytes int
-	pool         udp.PoolStats
-	down         bool
-}
-
-// stats is the part of the counts that is no account.
-func (c *streamCounts) stats(s *stream) DestinationStats {
-	return DestinationStats{Address: s.Address, Format: s.Format, Sizes: c.sizes, OverMTU: c.overMTU, Errors: c.errors,
-		QueueBytes: c.pendingBytes, Pool: c.pool, Gone: s.parted, Up: !s.parted && s.conn != nil && !c.down}
 }
 
 func newStream(d Destination, cache *metadata.Cache, c Config) (*stream, error) {
@@ -292,8 +280,8 @@ func (s *stream) flush(in *intake, now time.Time, final bool) {
 	s.batch.Reset()
 	s.tell(in, now)
 	s.counts.queued = s.pending.events + uint64(s.waiting())
-	if s.counts.pendingBytes != s.pending.held {
-		s.counts.pendingBytes, s.counts.pool = s.pending.held, s.pending.pool.Stats()
+	if s.befell.pendingBytes != s.pending.held {
+		s.befell.pendingBytes, s.befell.pool, s.befell.news = s.pending.held, s.pending.pool.Stats(), true
 	}
 }
 
@@ -485,7 +473,7 @@ func (s *stream) fail(err error, now time.Time) {
 	if s.failed.IsZero() {
 		s.log.Warn("The destination takes no datagrams", "cause", err)
 	}
-	s.failed, s.counts.down = now, true
+	s.failed, s.befell.down, s.befell.news = now, true, true
 	select {
 	case s.trouble <- struct{}{}: // perhaps its name has another address
 	default:
@@ -498,7 +486,7 @@ func (s *stream) fail(err error, now time.Time) {
 func (s *stream) up(now time.Time) {
 	s.awayWait, s.nextAttempt = 0, time.Time{}
 	if !s.failed.IsZero() && now.Sub(s.failed) > calmTime {
-		s.failed, s.counts.down = time.Time{}, false
+		s.failed, s.befell.down, s.befell.news = time.Time{}, false, true
 		s.log.Info("The destination takes datagrams again")
 	}
 }

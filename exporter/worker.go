@@ -43,7 +43,8 @@ type event struct {
 // workerCounts is what a worker counts; a copy is published at each hand-over.
 type workerCounts struct {
 	streams []streamCounts
-	stats   Stats
+	befell  []befell
+	transcoded
 }
 
 // add makes the JSON of an event. The bytes must stay as they are until
@@ -69,7 +70,7 @@ func (w *worker) add(bytes []byte, f form) {
 	} else {
 		lines, info, err = w.transcoder.Append(w.lines, bytes)
 	}
-	w.counts.stats.count(info)
+	w.counts.count(info)
 	if err != nil {
 		for _, s := range w.streams {
 			s.lose(ledger.Untranscodable, err, len(bytes))
@@ -181,20 +182,27 @@ func (w *worker) again(queued bool) time.Time {
 func (w *worker) snapshot(to *workerCounts) {
 	for i, s := range w.all {
 		to.streams[i] = s.counts
+		s.befell.publish(&to.befell[i])
 	}
-	to.stats = w.counts.stats
-	to.stats.Memo = w.transcoder.CacheStats()
+	to.transcoded = w.counts.transcoded
+	to.memo = w.transcoder.CacheStats()
 }
 
-func (s *Stats) count(info transcode.Info) {
+// transcoded counts how the transcoder fared.
+type transcoded struct {
+	repaired, unknown, fallbacks uint64 // events
+	memo                         transcode.CacheStats
+}
+
+func (t *transcoded) count(info transcode.Info) {
 	if info.Repaired > 0 {
-		s.Repaired++
+		t.repaired++
 	}
 	if info.Unknown > 0 {
-		s.Unknown++
+		t.unknown++
 	}
 	if info.Fallback {
-		s.Fallbacks++
+		t.fallbacks++
 	}
 }
 
