@@ -75,9 +75,10 @@ func (e *UDPExporter) announceStraight() bool {
 		return false
 	}
 	e.mu.Lock()
-	for i, s := range e.worker.streams {
+	for i, s := range e.worker.all {
 		settled := &e.settled.streams[i]
 		settled.datagrams, settled.bytes = s.counts.datagrams, s.counts.bytes
+		s.befell.publish(&e.settled.befell[i])
 	}
 	e.holder = nobody
 	missed := e.armed == never && e.worker.again(false).Before(never) // Run looked while the role was here
@@ -107,6 +108,7 @@ func (s *stream) announceStraight() bool {
 	}
 	s.counts.datagrams++
 	s.counts.bytes += uint64(len(s.recordAlone[0]))
+	s.countSize(len(s.recordAlone[0]))
 	if cause != nil || s.log.Enabled(context.Background(), slog.LevelInfo) {
 		s.logAnnounced(record, cached, cause)
 	}
@@ -162,6 +164,7 @@ func (s *stream) announceLent(record *metadata.Record) bool {
 		return false // announce meets the error again, and deals with it
 	}
 	s.counts.datagrams++
+	s.countSize(record.Len())
 	s.counts.bytes += uint64(record.Len())
 	return true
 }

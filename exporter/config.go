@@ -65,6 +65,8 @@ type Config struct {
 	// Upstream is asked for what was lost before the exporter, for agent_stats.
 	// It is called on the event path and must not wait. Nil: unknown.
 	Upstream func() Upstream
+	// Measure gets samples of how long things take. Nil: none are taken.
+	Measure *Measure
 	// CountersFile is where the counters are kept for the process after this one,
 	// which tells the receivers if this one is killed. Empty: nowhere.
 	CountersFile string

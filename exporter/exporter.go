@@ -12,6 +12,7 @@ import (
 	"tetracast/internal/udp"
 	"tetracast/ledger"
 	"tetracast/metadata"
+	"tetracast/transcode"
 )
 
 // ErrClosed is returned by the Send methods once Run has ended or Close was
@@ -140,7 +141,11 @@ func NewUDPExporter(config Config) (*UDPExporter, error) {
 		_ = e.closeSockets()
 		return nil, err
 	}
+	if config.Measure != nil {
+		e.worker.sampler = &sampler{Measure: *config.Measure}
+	}
 	e.settled.streams = make([]streamCounts, len(e.worker.streams))
+	e.settled.befell = make([]befell, len(e.worker.streams))
 	if config.CountersFile != "" {
 		e.openPage(config.CountersFile)
 	}
@@ -199,6 +204,7 @@ func (e *UDPExporter) take(events [][]byte, f form) error {
 		e.settle()
 		return nil
 	}
+	e.queue.now = now
 	for i, event := range events {
 		if !own.has(i) {
 			e.queue.push(event, f, policy.lane(i))
@@ -364,30 +370,36 @@ type Stats struct {
 	Repaired  uint64                // events with invalid UTF-8, sent with U+FFFD in its place
 	Unknown   uint64                // events with fields that this release does not know, sent without them
 	Fallbacks uint64                // events that protojson had to transcode
-	Metadata  []metadata.CacheStats // by destination
-	Sockets   []SocketStats         // by destination
+	Memo      transcode.CacheStats  // of the parts of events that repeat
+	Lanes     [lanes]LaneStats      // of the queue, as Lanes names them
+	Tetragon  string                // its version; empty: not known yet
+	Metadata  []metadata.CacheStats // by stream, in the order of the account, as are the following
+	Sockets   []SocketStats
+	Streams   []DestinationStats
 }
 
 // SocketStats counts what the socket to a destination did since it was opened.
 // The zero value is a destination without a socket.
-type SocketStats struct {
-	Calls       uint64 // system calls that sent
-	Refused     uint64 // ICMP port unreachable that a send reported
-	Retried     uint64 // messages offered a second time
-	Rebinds     uint64 // new sockets because the own address was gone
-	GSOSegments uint64 // datagrams that went as segments of a larger message
-	GSO         bool   // segmentation offload is in use
-}
+type SocketStats = udp.ConnStats
 
 // Stats returns the counts as of the last hand-over.
 func (e *UDPExporter) Stats() Stats {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := e.settled.stats
-	s.Repaired += e.repaired
-	for _, stream := range e.worker.streams {
+	t := &e.settled.transcoded
+	s := Stats{Repaired: t.repaired + e.repaired, Unknown: t.unknown, Fallbacks: t.fallbacks, Memo: t.memo}
+	for i, stream := range e.worker.all {
 		s.Metadata = append(s.Metadata, stream.cache.Stats())
 		s.Sockets = append(s.Sockets, stream.socketStats())
+		s.Streams = append(s.Streams, e.settled.befell[i].stats(stream))
+	}
+	if e.tetragon != nil {
+		s.Tetragon = e.tetragon.Version
+	}
+	now := time.Now()
+	for l := range e.queue.lanes {
+		list := &e.queue.lanes[l]
+		s.Lanes[l] = LaneStats{Bytes: list.bytes, Age: list.age(now)}
 	}
 	return s
 }

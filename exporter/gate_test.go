@@ -1,6 +1,8 @@
 package exporter
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -9,13 +11,17 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"tetracast/internal/corpus"
+	"tetracast/internal/source"
 	"tetracast/internal/udp"
 	"tetracast/metadata"
 )
 
 // asCounted makes this test binary do one thing so many times, so that its
-// instructions can be counted: "announce N" or "bare N".
+// instructions can be counted: "announce N", "bare N", or "json N" and "frame N", with
+// -measured behind the format where samples are taken.
 const asCounted = "TETRACAST_TEST_COUNTED"
 
 // beCounted exports the cached agent_init by the whole path, or sends the same
@@ -41,6 +47,9 @@ func beCounted(what string) error {
 	line := [][]byte{record.Line()}
 	kind, count, _ := strings.Cut(what, " ")
 	n, err := strconv.Atoi(count)
+	if format, measured := strings.CutSuffix(kind, "-measured"); format == "json" || format == "frame" {
+		return exportCounted(address.String(), format, measured, n)
+	}
 	for range n {
 		if err != nil {
 			return err
@@ -99,4 +108,56 @@ func instructions(t *testing.T, kind string, n int) int64 {
 		t.Fatal(err)
 	}
 	return count
+}
+
+// exportCounted exports n events one by one: what is done once a batch then
+// weighs most.
+func exportCounted(address, format string, measured bool, n int) error {
+	config := Config{Destinations: []Destination{{Address: address, Format: format}}}
+	if measured {
+		config.Measure = &Measure{Wire: func(string, string, time.Duration) {}, Transcode: func(time.Duration) {}}
+	}
+	e, err := NewUDPExporter(config)
+	if err != nil {
+		return err
+	}
+	recording, err := source.NewRecording(bytes.NewReader(corpus.Sample()))
+	if err != nil {
+		return err
+	}
+	var events [][]byte
+	err = recording.Run(context.Background(), func(batch [][]byte) {
+		for _, message := range batch {
+			events = append(events, bytes.Clone(message))
+		}
+	})
+	for i := range n {
+		if err != nil {
+			return err
+		}
+		e.lastTake = time.Time{} // no burst
+		err = e.SendWire(events[i%len(events)])
+		if e.holder == runner {
+			e.work(time.Time{}) // in the place of Run
+		}
+	}
+	return err
+}
+
+// TestMeasureInstructions: to take samples costs an event at most one
+// instruction in a hundred more.
+func TestMeasureInstructions(t *testing.T) {
+	if os.Getenv("TETRACAST_GATE") == "" {
+		t.Skip("SKIPPED, NOT TESTED: make bench-gate counts instructions")
+	}
+	if _, err := exec.LookPath("valgrind"); err != nil {
+		t.Fatal("TETRACAST_GATE is set, but valgrind is not installed")
+	}
+	for _, format := range []string{"json", "frame"} {
+		off, on := slope(t, format), slope(t, format+"-measured")
+		t.Logf("%s: %.0f instructions an event, %.0f with samples: %+.2f %%", format, off, on, 100*(on-off)/off)
+		if on > off*1.01 {
+			t.Errorf("%s: samples make %.0f instructions of %.0f, want at most 1 %% more", format, on, off)
+		}
+	}
 }

@@ -2,6 +2,7 @@ package exporter
 
 import (
 	"bytes"
+	"time"
 	"unsafe"
 
 	"tetracast/transcode"
@@ -60,6 +61,7 @@ type chunk struct {
 	bytes []byte
 	items []item
 	first int // the first item that nobody took
+	born  time.Time
 	next  *chunk
 }
 
@@ -96,12 +98,15 @@ func (c *chunk) left() int { return len(c.items) - c.first }
 // never gets more than three quarters of the queue, and only when none of them
 // is left those of policyLane. An event that finds no room even so is not taken.
 //
+// The owner sets now before it pushes: one look at the clock for many events.
+//
 // The bound is on the bytes of the events and of what it takes to list them,
 // from push until release: what the worker holds still counts, because it is
 // not sent yet.
 type queue struct {
 	lanes  [lanes]list
 	number uint32 // of the next event
+	now    time.Time
 	spare  *chunk
 	spares int
 
@@ -176,6 +181,7 @@ func (q *queue) grow(list *list, n int) {
 	} else {
 		c = &chunk{bytes: make([]byte, 0, max(chunkBytes, n))}
 	}
+	c.born = q.now
 	if list.tail == nil {
 		list.head = c
 	} else {

@@ -153,6 +153,9 @@ func (e *UDPExporter) apply(c *change) {
 		w.lineNeeded = w.lineNeeded || s.needsLine()
 	}
 	e.settled.streams = make([]streamCounts, len(w.all))
+	befell := make([]befell, len(w.all))
+	copy(befell, e.settled.befell)
+	e.settled.befell = befell
 	w.snapshot(&e.settled)
 	e.renewPage()
 	close(c.applied)

@@ -58,6 +58,7 @@ type stream struct {
 	batch   datagram.Batch // what is being sent
 	pending pendingBatch   // what the destination did not take yet
 	counts  streamCounts
+	befell  befell
 
 	started       time.Time
 	upstream      func() Upstream // may be nil
@@ -89,6 +90,7 @@ type stream struct {
 	trouble     chan struct{} // tells the resolver that a send failed; capacity 1
 	failed      time.Time     // the last failure of a destination that is down; zero: it is up
 	lost        throttle
+	probe       probe // of the sampler
 
 	before uint64 // events that were worked off before the stream began
 
@@ -200,12 +202,14 @@ func (s *stream) rotate(now time.Time) {
 // socketStats may be called by anybody who has the lock: the socket changes
 // under it.
 func (s *stream) socketStats() SocketStats {
+	if s.parted {
+		return SocketStats{} // its socket is closed without the lock
+	}
 	conn, ok := s.conn.(*udp.Conn)
 	if !ok {
 		return SocketStats{}
 	}
-	c := conn.Stats()
-	return SocketStats{Calls: c.Calls, Refused: c.Refused, Retried: c.Retried, Rebinds: c.Rebinds, GSOSegments: c.GSOSegments, GSO: c.GSO}
+	return conn.Stats()
 }
 
 // ready says whether a send may be tried now.
@@ -276,6 +280,9 @@ func (s *stream) flush(in *intake, now time.Time, final bool) {
 	s.batch.Reset()
 	s.tell(in, now)
 	s.counts.queued = s.pending.events + uint64(s.waiting())
+	if s.befell.pendingBytes != s.pending.held {
+		s.befell.pendingBytes, s.befell.pool, s.befell.news = s.pending.held, s.pending.pool.Stats(), true
+	}
 }
 
 // keepPending keeps the datagrams from the given one on, which the destination
@@ -387,12 +394,14 @@ func (s *stream) trySend(b *datagram.Batch, done int, now time.Time) int {
 			s.counts.sent += uint64(b.Events[done])
 			s.counts.bytes += uint64(len(b.Datagrams[done]))
 			s.counts.datagrams++
+			s.countSize(len(b.Datagrams[done]))
 			done++
 		}
 		if err == nil {
 			s.up(now)
 			continue
 		}
+		s.countError(err)
 		// What may have left counts as sent: this format cannot tell a repeat from
 		// a second event.
 		var sendErr *udp.SendError
@@ -464,7 +473,7 @@ func (s *stream) fail(err error, now time.Time) {
 	if s.failed.IsZero() {
 		s.log.Warn("The destination takes no datagrams", "cause", err)
 	}
-	s.failed = now
+	s.failed, s.befell.down, s.befell.news = now, true, true
 	select {
 	case s.trouble <- struct{}{}: // perhaps its name has another address
 	default:
@@ -477,7 +486,7 @@ func (s *stream) fail(err error, now time.Time) {
 func (s *stream) up(now time.Time) {
 	s.awayWait, s.nextAttempt = 0, time.Time{}
 	if !s.failed.IsZero() && now.Sub(s.failed) > calmTime {
-		s.failed = time.Time{}
+		s.failed, s.befell.down, s.befell.news = time.Time{}, false, true
 		s.log.Info("The destination takes datagrams again")
 	}
 }

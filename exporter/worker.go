@@ -29,6 +29,7 @@ type worker struct {
 	intake     intake         // as of the last time the role was taken
 	final      bool           // nothing may be kept for a later datagram: the end is near
 	packing    datagram.Event // here because what goes through an interface would be allocated
+	sampler    *sampler       // nil: nothing is measured
 	counts     workerCounts
 }
 
@@ -42,7 +43,8 @@ type event struct {
 // workerCounts is what a worker counts; a copy is published at each hand-over.
 type workerCounts struct {
 	streams []streamCounts
-	stats   Stats
+	befell  []befell
+	transcoded
 }
 
 // add makes the JSON of an event. The bytes must stay as they are until
@@ -60,8 +62,15 @@ func (w *worker) add(bytes []byte, f form) {
 		w.events = append(w.events, event{end: len(w.lines), wire: bytes})
 		return
 	}
-	lines, info, err := w.transcoder.Append(w.lines, bytes)
-	w.counts.stats.count(info)
+	var lines []byte
+	var info transcode.Info
+	var err error
+	if w.sampler != nil && w.sampler.transcode {
+		lines, info, err = w.sampler.append(w.transcoder, w.lines, bytes)
+	} else {
+		lines, info, err = w.transcoder.Append(w.lines, bytes)
+	}
+	w.counts.count(info)
 	if err != nil {
 		for _, s := range w.streams {
 			s.lose(ledger.Untranscodable, err, len(bytes))
@@ -77,6 +86,9 @@ func (w *worker) finish(now time.Time) {
 	for _, s := range w.streams {
 		s.setSums(&w.intake)
 	}
+	if w.sampler != nil {
+		w.sampler.begin(w, now)
+	}
 	start := 0
 	for i := range w.events {
 		w.packing = datagram.Event{Line: w.lines[start:w.events[i].end], Wire: w.events[i].wire}
@@ -87,6 +99,9 @@ func (w *worker) finish(now time.Time) {
 	}
 	for _, s := range w.streams {
 		s.flush(&w.intake, now, w.final)
+	}
+	if w.sampler != nil {
+		w.sampler.end(w)
 	}
 	w.part(now)
 	clear(w.events)
@@ -167,19 +182,27 @@ func (w *worker) again(queued bool) time.Time {
 func (w *worker) snapshot(to *workerCounts) {
 	for i, s := range w.all {
 		to.streams[i] = s.counts
+		s.befell.publish(&to.befell[i])
 	}
-	to.stats = w.counts.stats
+	to.transcoded = w.counts.transcoded
+	to.memo = w.transcoder.CacheStats()
 }
 
-func (s *Stats) count(info transcode.Info) {
+// transcoded counts how the transcoder fared.
+type transcoded struct {
+	repaired, unknown, fallbacks uint64 // events
+	memo                         transcode.CacheStats
+}
+
+func (t *transcoded) count(info transcode.Info) {
 	if info.Repaired > 0 {
-		s.Repaired++
+		t.repaired++
 	}
 	if info.Unknown > 0 {
-		s.Unknown++
+		t.unknown++
 	}
 	if info.Fallback {
-		s.Fallbacks++
+		t.fallbacks++
 	}
 }
 

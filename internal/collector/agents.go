@@ -49,6 +49,9 @@ type host struct {
 	start    uint64 // digest of (pid, @timestamp): the agent start heard of last
 	restarts uint64
 	streams  int
+	heard    time.Time // when something new came last; zero: nothing did that can be trusted
+	last     *stream   // it came of; nil: of one that the process before this one knew
+	silent   bool      // that was said
 }
 
 // newAgents returns agents that keep so many streams of each sort at the most.

@@ -84,6 +84,14 @@ type Config struct {
 	// ExitIdle ends Run when no datagram came for so long after the last one.
 	// It first waits for the first one. 0: never.
 	ExitIdle time.Duration
+	// SilentAfter is how long nothing comes of an agent until the output says so, as
+	// agent_silent; agent_back follows. 0: it never does.
+	SilentAfter time.Duration
+	// Expected are the names of hosts that are missed even if nothing ever came of
+	// them, or their agent ended in order.
+	Expected []string
+	// Measure gets samples of how long things take. Nil: none are taken.
+	Measure *Measure
 	// StateFile keeps what is known of the senders, and the totals, for the process
 	// after this one. Empty: nothing is kept.
 	StateFile string
@@ -106,7 +114,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Other = cmp.Or(c.Other, OtherDrop); c.Other != OtherDrop && c.Other != OtherPass {
 		return c, fmt.Errorf("collector: other messages %q, want %s or %s", c.Other, OtherDrop, OtherPass)
 	}
-	if c.Sockets < 0 || c.QueueBytes < 0 || c.ReceiveBufferBytes < 0 || c.FlushInterval < 0 || c.ExitIdle < 0 || c.DrainTimeout < 0 {
+	if c.Sockets < 0 || c.QueueBytes < 0 || c.ReceiveBufferBytes < 0 || c.FlushInterval < 0 || c.ExitIdle < 0 || c.DrainTimeout < 0 || c.SilentAfter < 0 {
 		return c, errors.New("collector: a size, number or duration is negative")
 	}
 	c.Sockets = max(c.Sockets, 1)
@@ -132,12 +140,16 @@ type Collector struct {
 	wake  chan struct{} // tells the writer that a block is due, or a first line came
 	heard *heard
 
-	mu        sync.Mutex // guards what follows
-	account   ledger.Collector
-	agents    *agents
-	queue     queue
-	closed    bool // nothing more is put into the queue
-	abandoned bool // the writer was given up; the account is final
+	mu      sync.Mutex // guards what follows
+	account ledger.Collector
+	agents  *agents
+	silence silence
+	// undecodable is the account's, by format; reordered counts datagrams.
+	undecodable undecodable
+	reordered   uint64
+	queue       queue
+	closed      bool // nothing more is put into the queue
+	abandoned   bool // the writer was given up; the account is final
 	// socketDropped is the socket's last figure, once received is over.
 	received      bool
 	socketDropped uint64
@@ -180,6 +192,7 @@ func newCollector(config Config, in ...receiver) *Collector {
 		heard:   newHeard(config.ExitIdle),
 		account: ledger.Collector{Side: "collector"},
 		agents:  newAgents(maxStreams, maxProbation, maxSources),
+		silence: newSilence(config),
 		queue:   queue{limit: config.QueueBytes},
 	}
 	c.keys.Store(&config.Keys)
@@ -251,6 +264,9 @@ func (c *Collector) Run(ctx context.Context) error {
 	if c.config.Directory != nil {
 		c.askRestored()
 		wg.Go(func() { c.config.Directory.Run(ctx, c.found) })
+	}
+	if c.config.SilentAfter > 0 {
+		wg.Go(func() { c.keepLooking(ctx) })
 	}
 	interrupted := make(chan time.Time, 1)
 	unhook := context.AfterFunc(ctx, func() {

@@ -32,12 +32,17 @@ type intake struct {
 	arrivals []arrival
 	text     []byte // JSON of the events at hand
 	ends     []int  // where in text each of them ends
-	faults   ledger.Faults
+	faults   undecodable
+	faulty   bool   // faults has some
 	count    uint64 // datagrams
 	bytes    uint64
 	gaveUp   []incomplete
-	givenUp  uint64           // sets of chunks, so far
 	keys     *[]*datagram.Key // that frames has
+	givenUp  uint64           // sets of chunks, so far
+
+	transcoded, published transcoded // published is guarded by the collector's lock
+	sample                bool       // the next event to transcode is timed
+	sampleNext            time.Time
 }
 
 // arrival is what one datagram brought.
@@ -77,12 +82,13 @@ func (in *intake) take(packets []packet) (faulty *packet) {
 		in.keys = keys
 		in.frames.SetKeys(*keys)
 	}
+	in.sampleDue(now)
 	for i := range packets {
 		p := &packets[i]
 		in.count++
 		in.bytes += uint64(len(p.Payload))
 		if fault, ok := in.datagram(p, now); !ok {
-			in.faults[fault]++
+			in.fault(formatOf(p.Payload), fault)
 			faulty = p
 		}
 		if len(in.text) > intakeBytes {
@@ -168,7 +174,7 @@ func (in *intake) read(s *stream, h *datagram.Header, body []byte, now time.Time
 	case lost:
 		a.lost, a.reason = true, reason
 	case err != nil:
-		in.faults[faultOf(err)]++
+		in.fault(formatOf(frameMagic), faultOf(err))
 		fallthrough
 	case a.to == a.lines: // a fragment, and its event is not whole yet
 		a.last, a.announced = h.First-1, h.First-1
@@ -191,7 +197,7 @@ func (in *intake) event(number uint64, event []byte) {
 	case in.transcoder == nil:
 		in.undecoded(number, event)
 	default:
-		text, _, err := in.transcoder.Append(in.text, event)
+		text, err := in.transcode(event)
 		if err != nil {
 			in.undecoded(number, event)
 			break
@@ -231,9 +237,8 @@ func (in *intake) hand(now time.Time) {
 	c.account.Observed.ChunkSetsGivenUp += given.TooOld + given.TooMany - in.givenUp
 	c.account.Datagrams += in.count
 	c.account.Bytes += in.bytes
-	for fault, n := range in.faults {
-		c.account.Undecodable[fault] += n
-	}
+	in.publishFaults()
+	in.publish()
 	for i := range in.arrivals {
 		a := &in.arrivals[i]
 		switch {
@@ -241,14 +246,14 @@ func (in *intake) hand(now time.Time) {
 			if c.queue.put(in.line(a.lines), false) {
 				c.account.PassedOn++
 			} else {
-				c.account.Undecodable[ledger.FaultNotEvent]++ // as without --other pass
+				c.undecoded(formatOf(in.line(a.lines)), ledger.FaultNotEvent, 1) // as without --other pass
 			}
 		case a.stream == nil:
 			c.plain(a, now)
 		case a.kind == datagram.KindEvent:
-			c.numbered(in, a)
+			c.numbered(in, a, now)
 		default:
-			c.about(in, a)
+			c.about(in, a, now)
 		}
 	}
 	for _, g := range in.gaveUp {
@@ -262,7 +267,7 @@ func (in *intake) hand(now time.Time) {
 		c.wakeWriter()
 	}
 	in.givenUp = given.TooOld + given.TooMany
-	in.count, in.bytes, in.faults = 0, 0, ledger.Faults{}
+	in.count, in.bytes = 0, 0
 	clear(in.arrivals)
 	in.arrivals, in.text, in.ends, in.gaveUp = in.arrivals[:0], in.text[:0], in.ends[:0], in.gaveUp[:0]
 	if cap(in.text) > 4*intakeBytes {
@@ -270,16 +275,57 @@ func (in *intake) hand(now time.Time) {
 	}
 }
 
+// frameMagic begins as a frame does.
+var frameMagic = []byte{0xd7, 0x54}
+
+// fault counts a datagram that cannot be decoded.
+func (in *intake) fault(format int, f ledger.Fault) {
+	in.faults[format][f]++
+	in.faulty = true
+}
+
+// publishFaults makes them part of the account. Called with the lock.
+func (in *intake) publishFaults() {
+	if !in.faulty {
+		return
+	}
+	for format := range in.faults {
+		for fault, n := range in.faults[format] {
+			in.c.undecoded(format, ledger.Fault(fault), int(n))
+		}
+	}
+	in.faults, in.faulty = undecodable{}, false
+}
+
+// undecoded counts datagrams in the account, or takes some back. Called with the
+// lock.
+func (c *Collector) undecoded(format int, f ledger.Fault, datagrams int) {
+	c.account.Undecodable[f] += uint64(datagrams)
+	c.undecodable[format][f] += uint64(datagrams)
+}
+
+// publish makes known what the transcoder did. Called with the lock.
+func (in *intake) publish() {
+	if in.transcoder != nil {
+		in.transcoded.memo = in.transcoder.CacheStats()
+		in.published = in.transcoded
+	}
+}
+
 // plain queues what came without a number. Called with the lock, as are those
 // below.
 func (c *Collector) plain(a *arrival, now time.Time) {
 	s := c.agents.source(a.source, now)
+	if a.kind != datagram.KindEvent {
+		defer c.heardFrom(s, now) // who it is may only be known then
+	}
 	switch a.kind {
 	case datagram.KindAgentInit:
 		c.agentInit(s, a.line, 0)
 	case datagram.KindAgentStats:
 		c.agentStats(s, a.line)
 	default:
+		c.heardFrom(s, now)
 		s.net.Received++
 		c.account.Received++
 		if !c.queue.put(a.line, true) {
@@ -289,8 +335,9 @@ func (c *Collector) plain(a *arrival, now time.Time) {
 }
 
 // numbered queues the events of a frame.
-func (c *Collector) numbered(in *intake, a *arrival) {
+func (c *Collector) numbered(in *intake, a *arrival, now time.Time) {
 	audit := a.stream.audit
+	c.heardFrom(a.stream, now)
 	c.firstHeard(a)
 	c.ask(a.stream, a.record)
 	audit.Announce(a.announced, a.sums)
@@ -334,7 +381,7 @@ func (c *Collector) firstHeard(a *arrival) {
 }
 
 // about takes what an agent says of itself in a frame.
-func (c *Collector) about(in *intake, a *arrival) {
+func (c *Collector) about(in *intake, a *arrival, now time.Time) {
 	c.firstHeard(a)
 	a.stream.audit.Announce(a.announced, a.sums)
 	if a.lost || a.to == a.lines || a.stream.table == nil {
@@ -344,6 +391,7 @@ func (c *Collector) about(in *intake, a *arrival) {
 	if err != nil || payload.Kind != a.kind {
 		return // whoever sent it, there is nothing to learn from it
 	}
+	defer c.heardFrom(a.stream, now) // who it is may only be known then
 	if a.kind == datagram.KindAgentInit {
 		c.agentInit(a.stream, payload.JSON, a.record)
 		return

@@ -43,6 +43,8 @@ type savedHost struct {
 	Name     string `json:"name"`
 	Start    uint64 `json:"start"`
 	Restarts uint64 `json:"restarts"`
+	// Heard is when something new came of it last; zero: nothing did.
+	Heard time.Time `json:"heard,omitzero"`
 }
 
 // savedStream is a stream with numbers. Its window begins anew behind the newest
@@ -83,7 +85,7 @@ func (c *Collector) snapshot() *state {
 		s.Totals.Observed.SocketDropped += c.in.dropped()
 	}
 	for _, h := range c.agents.hosts {
-		s.Hosts = append(s.Hosts, savedHost{Name: h.name, Start: h.start, Restarts: h.restarts})
+		s.Hosts = append(s.Hosts, savedHost{Name: h.name, Start: h.start, Restarts: h.restarts, Heard: h.heard.UTC()})
 	}
 	name := func(x *stream) string {
 		if x.host == nil {
@@ -279,7 +281,7 @@ func (c *Collector) restore(s *state, now time.Time) {
 		t.evicted = s.Evicted[i]
 	}
 	for _, h := range s.Hosts {
-		a.hosts[h.Name] = &host{name: h.Name, start: h.Start, restarts: h.Restarts}
+		a.hosts[h.Name] = &host{name: h.Name, start: h.Start, restarts: h.Restarts, heard: h.Heard}
 	}
 	join := func(x *stream, hostname string) {
 		if hostname != "" {

@@ -72,21 +72,29 @@ func (s *stream) late(events uint64) {
 // ended says whether the sender said goodbye.
 func (s *stream) ended() bool { return s.net.Goodbye || s.audit != nil && s.audit.Goodbye }
 
+// idText names the stream as accounts do: by its id, or by the address it comes from.
+func (s *stream) idText() string {
+	switch {
+	case s.audit != nil:
+		return streamID(s.key.id)
+	case s.id != "":
+		return s.id
+	}
+	return s.key.source.String()
+}
+
 // account returns the stream's part of the account.
 func (s *stream) account() ledger.AgentStream {
 	if s.audit != nil {
-		a := s.audit.Stream(streamID(s.key.id))
+		a := s.audit.Stream(s.idText())
 		if s.told.Sender != nil {
 			a.Sender = s.told.Sender
 		}
 		a.SenderDropped, a.Upstream, a.StartedAt = s.told.Dropped, s.told.Upstream, s.told.Started
 		return a
 	}
-	a := ledger.AgentStream{Stream: s.key.source.String(), Received: s.net.Received, Ended: ledger.EndedUnknown,
+	a := ledger.AgentStream{Stream: s.idText(), Received: s.net.Received, Ended: ledger.EndedUnknown,
 		Sender: s.told.Sender, SenderDropped: s.told.Dropped, Upstream: s.told.Upstream, StartedAt: s.told.Started}
-	if s.id != "" {
-		a.Stream = s.id
-	}
 	if f, ok := s.net.Figures(); ok {
 		a.Announced, a.Missing, a.RefusedBySender = &f.Announced, &f.Missing, &f.Refused
 	}

@@ -52,6 +52,9 @@ func (c *Collector) admit(id, number uint64, sealed bool, d []byte, now time.Tim
 	verdict = s.audit.Window.Admit(number, sealed)
 	switch verdict {
 	case ledger.Fresh:
+		if newest, _ := s.audit.Window.Newest(); newest != number {
+			c.reordered++
+		}
 		c.agents.consistent(s, now)
 	case ledger.Jump:
 		c.hold(s, number, d)
@@ -73,7 +76,7 @@ func (c *Collector) repeat(s *stream, v ledger.Verdict, events uint64) {
 // hold keeps a datagram that is too far ahead until another agrees with it. Until
 // then, and if there is no room for it, it counts as undecodable.
 func (c *Collector) hold(s *stream, number uint64, d []byte) {
-	c.account.Undecodable[ledger.FaultJump]++
+	c.undecoded(formatOf(d), ledger.FaultJump, 1)
 	c.agents.heldBytes -= len(s.held)
 	s.held = nil
 	if c.agents.heldBytes+len(d) <= maxHeldBytes {
@@ -94,7 +97,7 @@ func (c *Collector) believed(s *stream) []byte {
 		return nil
 	}
 	d := s.held
-	c.account.Undecodable[ledger.FaultJump]--
+	c.undecoded(formatOf(d), ledger.FaultJump, -1)
 	c.agents.heldBytes -= len(d)
 	s.held = nil
 	return d

@@ -16,7 +16,11 @@ func (c *Collector) write() {
 		if b == nil {
 			return
 		}
+		begin := time.Now()
 		lines, err := c.config.Sink.Write(&b.Batch)
+		if m := c.config.Measure; m != nil && m.Sink != nil {
+			m.Sink(time.Since(begin))
+		}
 		lost, ok := c.settle(b, lines)
 		if !ok {
 			return

@@ -36,6 +36,7 @@ func (c *Conn) learnMTU(now time.Time) {
 		c.mtu.until = now.Add(mtuMemory)
 	}
 	c.mtu.bytes = mtu
+	c.stats.mtu.Store(int64(mtu))
 	c.segmentMax = maxMessageBytes
 	if mtu > 0 {
 		c.segmentMax = min(maxMessageBytes, mtu-o.headers)
@@ -50,6 +51,11 @@ func (c *Conn) MaxPayload(now time.Time) int {
 		c.mtu = pathMTU{}
 		c.learnMTU(now)
 	}
+	return c.PathPayload()
+}
+
+// PathPayload is MaxPayload without asking the kernel again.
+func (c *Conn) PathPayload() int {
 	if c.mtu.bytes == 0 {
 		return 0
 	}

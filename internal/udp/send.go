@@ -82,6 +82,7 @@ type connCounters struct {
 	calls, datagrams, refused, retried, drained     atomic.Uint64
 	gsoMessages, gsoSegments, gsoFallbacks, rebinds atomic.Uint64
 	uncertain, shrinks                              atomic.Uint64
+	mtu                                             atomic.Int64
 	gsoOn                                           atomic.Bool
 }
 
@@ -99,6 +100,7 @@ type ConnStats struct {
 	Uncertain    uint64 // datagrams of failed messages of which some may have left
 	Shrinks      uint64 // times that the path MTU became smaller
 	GSO          bool   // GSO is in use
+	MTU          int    // of the path as last told, in bytes of IP packet; 0: unknown
 
 	ZeroCopyMessages uint64 // messages that the kernel was asked to read from the caller's memory
 	ZeroCopyCopied   uint64 // of them, those that it says it copied all the same
@@ -313,7 +315,7 @@ func (c *Conn) Stats() ConnStats {
 		Calls: s.calls.Load(), Datagrams: s.datagrams.Load(), Refused: s.refused.Load(), Retried: s.retried.Load(),
 		Drained: s.drained.Load(), GSOMessages: s.gsoMessages.Load(), GSOSegments: s.gsoSegments.Load(),
 		GSOFallbacks: s.gsoFallbacks.Load(), Rebinds: s.rebinds.Load(), Uncertain: s.uncertain.Load(),
-		Shrinks: s.shrinks.Load(), GSO: s.gsoOn.Load(),
+		Shrinks: s.shrinks.Load(), GSO: s.gsoOn.Load(), MTU: int(s.mtu.Load()),
 		ZeroCopyMessages: c.zero.messages.Load(), ZeroCopyCopied: c.zero.copied.Load(), ZeroCopy: c.zero.inUse.Load(),
 	}
 }

@@ -21,7 +21,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -30,9 +29,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 )
 
 // DefaultInterval is the time between two looks.
@@ -235,40 +231,4 @@ func endpoint(address string) (string, error) {
 		host = "127.0.0.1"
 	}
 	return "http://" + net.JoinHostPort(host, port) + "/metrics", nil
-}
-
-// parse returns the value of each stage, the sum over its labels, in the order of
-// names; nil where there is none.
-func parse(in io.Reader) ([]*float64, error) {
-	limited := &io.LimitedReader{R: in, N: maxAnswerBytes + 1}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(limited)
-	switch {
-	case limited.N <= 0:
-		return nil, fmt.Errorf("the answer is longer than %d bytes", maxAnswerBytes)
-	case err != nil:
-		return nil, err
-	}
-	values := make([]*float64, len(names))
-	found := false
-	for i, n := range names {
-		for _, name := range n.metrics {
-			family := families[name]
-			if family == nil {
-				continue
-			}
-			var sum float64
-			for _, m := range family.GetMetric() { // v1.0 called some of them gauges
-				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()
-			}
-			if sum >= 0 && sum < 1<<63 { // not so for a NaN
-				values[i], found = &sum, true
-			}
-			break
-		}
-	}
-	if !found {
-		return nil, errors.New("none of the counters of Tetragon's losses is there")
-	}
-	return values, nil
 }
