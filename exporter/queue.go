@@ -56,6 +56,13 @@ const chunkBytes = 64 << 10
 // back to the garbage collector after a burst.
 const spareChunks = 4
 
+// An event longer than a chunk gets one of its own. One such chunk is kept, if it is
+// not longer than giantBytes, until giantIdle others were begun without need of it.
+const (
+	giantBytes = 1 << 20
+	giantIdle  = 256
+)
+
 // chunk is a run of events of a lane, back to back in one buffer.
 type chunk struct {
 	bytes []byte
@@ -109,6 +116,8 @@ type queue struct {
 	now    time.Time
 	spare  *chunk
 	spares int
+	giant  *chunk // for the next event longer than a chunk; nil: none is kept
+	idle   int    // chunks begun since it was needed
 
 	bytes, maxBytes int
 	events          uint64        // in the lists; what the worker holds is not among them
@@ -175,11 +184,17 @@ func (q *queue) free(list *list, bytes int) {
 // grow appends an empty chunk with room for n bytes or more.
 func (q *queue) grow(list *list, n int) {
 	c := q.spare
-	if c != nil && n <= chunkBytes {
+	switch {
+	case n > chunkBytes && q.giant != nil && n <= cap(q.giant.bytes):
+		c, q.giant, q.idle = q.giant, nil, 0
+	case n <= chunkBytes && c != nil:
 		q.spare, c.next = c.next, nil
 		q.spares--
-	} else {
+	default:
 		c = &chunk{bytes: make([]byte, 0, max(chunkBytes, n))}
+	}
+	if q.idle++; q.idle > giantIdle {
+		q.giant = nil
 	}
 	c.born = q.now
 	if list.tail == nil {
@@ -202,10 +217,15 @@ func (l *list) pop() *chunk {
 
 // keep keeps an empty chunk for reuse.
 func (q *queue) keep(c *chunk) {
-	if cap(c.bytes) > chunkBytes || q.spares == spareChunks {
+	giant := cap(c.bytes) > chunkBytes
+	if giant && (cap(c.bytes) > giantBytes || q.giant != nil && cap(q.giant.bytes) >= cap(c.bytes)) || !giant && q.spares == spareChunks {
 		return
 	}
 	c.bytes, c.items, c.first = c.bytes[:0], c.items[:0], 0
+	if giant {
+		q.giant, q.idle = c, 0
+		return
+	}
 	c.next, q.spare = q.spare, c
 	q.spares++
 }

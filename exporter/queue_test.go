@@ -140,6 +140,38 @@ func TestQueueEventLongerThanAChunk(t *testing.T) {
 	}
 }
 
+// TestQueueGiants: the memory of a long event serves the next one, and is given back
+// when none comes any more.
+func TestQueueGiants(t *testing.T) {
+	q := queue{maxBytes: 64 << 20}
+	giant := make([]byte, 5*chunkBytes)
+	cycle := func() {
+		q.push(giant, formWire, policyLane)
+		q.push(giant[:600], formWire, policyLane)
+		for !q.empty() {
+			hand := q.pop()
+			for _, _, ok := hand.next(); ok; _, _, ok = hand.next() {
+			}
+			q.release(&hand)
+		}
+	}
+	cycle()
+	if n := testing.AllocsPerRun(100, cycle); n != 0 {
+		t.Errorf("a giant through a warm queue costs %v allocations, want 0", n)
+	}
+	for range giantIdle + 1 {
+		q.push(giant[:chunkBytes-1], formWire, policyLane)
+	}
+	if q.giant != nil {
+		t.Error("the memory is kept for ever")
+	}
+	q.clear()
+	q.push(make([]byte, giantBytes+1), formWire, policyLane)
+	if q.clear(); q.giant != nil {
+		t.Errorf("%d bytes are kept", cap(q.giant.bytes))
+	}
+}
+
 func TestQueueAllocates(t *testing.T) {
 	q := queue{maxBytes: 1 << 20}
 	event := make([]byte, 600)

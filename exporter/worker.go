@@ -13,6 +13,14 @@ import (
 // they are still in the processor's cache when the kernel copies them.
 const linesBytes = 256 << 10
 
+// What giant events made of that memory is kept, up to maxLinesBytes, until linesIdle
+// batches in a row needed little of it.
+const (
+	keptLinesBytes = 4 * linesBytes
+	maxLinesBytes  = 16 * linesBytes
+	linesIdle      = 256
+)
+
 // never is later than anything that is due.
 var never = time.Unix(1<<40, 0)
 
@@ -25,6 +33,7 @@ type worker struct {
 	all        []*stream // these, and those that have ended, whose figures stay in the account
 	lineNeeded bool      // some stream sends events as JSON
 	lines      []byte    // the JSON lines of the events at hand, back to back
+	idle       int       // batches since the lines were long
 	events     []event
 	intake     intake         // as of the last time the role was taken
 	final      bool           // nothing may be kept for a later datagram: the end is near
@@ -106,9 +115,12 @@ func (w *worker) finish(now time.Time) {
 	w.part(now)
 	clear(w.events)
 	w.events = w.events[:0]
+	if len(w.lines) > keptLinesBytes/4 {
+		w.idle = 0
+	}
 	w.lines = w.lines[:0]
-	if cap(w.lines) > 4*linesBytes || w.inUse() {
-		w.lines = nil // a giant event's memory is not kept, nor is what the kernel still reads
+	if w.idle++; w.inUse() || cap(w.lines) > maxLinesBytes || cap(w.lines) > keptLinesBytes && w.idle > linesIdle {
+		w.lines = nil // a giant event's memory is not kept for ever, nor is what the kernel still reads
 	}
 }
 

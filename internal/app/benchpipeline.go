@@ -22,6 +22,7 @@ func (c *BenchPipelineConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&c.Rounds, "rounds", 5, "interleaved rounds of every row")
 	flags.DurationVar(&c.Window, "window", 2*time.Second, "how long each process is watched in a round, after it has warmed up")
 	flags.StringVar(&c.Peers, "peers", "", "folder of other programs to compare with, as test/interop/peers.sh makes it")
+	flags.StringVar(&c.Program, "program", "", "the program that exports, such as tetracast-agent; empty: this one")
 	flags.StringArrayVar(&c.Exports, "export-flag", nil, "one more argument for export, such as --grpc-client=grpc-go; may be repeated")
 	flags.StringVar(&c.Only, "only", "", "tables to make, by the beginning of their names: rivals-a, rivals-b, tail, slow, rates, latency; empty: all")
 	flags.BoolVar(&c.JSON, "json", false, "write the tables as JSON")

@@ -81,6 +81,7 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 	if err != nil {
 		return err
 	}
+	tuneRuntime(0, 0, log)
 	out, file, err := c.sink(streams, log)
 	if err != nil {
 		return err

@@ -104,7 +104,7 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 	if err != nil {
 		log.Warn("No event of the exporter itself is excluded: with a policy on the network path it would export its own sends", "cause", err)
 	}
-	tuneRuntime(exportProcs, log)
+	tuneRuntime(exportProcs, int64(c.QueueBytes)+exportMemory, log)
 	exporterConfig, err := c.exporterConfig(log, self)
 	if err != nil {
 		return err

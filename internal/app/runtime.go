@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // exportProcs is how many processors export runs Go code on at once: its reader and
@@ -20,10 +21,19 @@ const exportProcs = 2
 // collector may let the heap grow; the rest is for what is not heap.
 const memoryShare = 0.9
 
+// exportMemory is what export needs beside its queue, generously: it took 30 MB at
+// 50,000 events a second.
+const exportMemory = 64 << 20
+
+// startupTime is after what a start needs has become garbage.
+const startupTime = 5 * time.Second
+
 // tuneRuntime gives the Go runtime what the machine and the container give the
 // process, and says so in the log. GOMAXPROCS, GOGC and GOMEMLIMIT in the
-// environment win. procs bounds the processors; 0: no bound.
-func tuneRuntime(procs int, log *slog.Logger) {
+// environment win. procs bounds the processors and memory the bytes, of which a
+// queue that is full would otherwise take twice, once as garbage; 0: no bound.
+func tuneRuntime(procs int, memory int64, log *slog.Logger) {
+	time.AfterFunc(startupTime, debug.FreeOSMemory) // 4 MB that a start needs and nobody after it
 	// Since Go 1.25 GOMAXPROCS starts as what the control group's CPU limit allows.
 	if os.Getenv("GOMAXPROCS") == "" && procs > 0 && runtime.GOMAXPROCS(0) > procs {
 		runtime.GOMAXPROCS(procs)
@@ -31,10 +41,13 @@ func tuneRuntime(procs int, log *slog.Logger) {
 	limit, from := debug.SetMemoryLimit(-1), "GOMEMLIMIT"
 	if os.Getenv("GOMEMLIMIT") == "" {
 		from = "no limit"
-		if memory, file := memoryLimit("/proc/self/cgroup", "/sys/fs/cgroup"); memory > 0 {
-			limit, from = int64(float64(memory)*memoryShare), file
-			debug.SetMemoryLimit(limit)
+		if memory > 0 {
+			limit, from = memory, "what the queue may take and 64 MiB"
 		}
+		if given, file := memoryLimit("/proc/self/cgroup", "/sys/fs/cgroup"); given > 0 && int64(float64(given)*memoryShare) < limit {
+			limit, from = int64(float64(given)*memoryShare), file
+		}
+		debug.SetMemoryLimit(limit)
 	}
 	attrs := []any{"gomaxprocs", runtime.GOMAXPROCS(0), "gogc", gogc(), "memory_limit_from", from}
 	if limit != math.MaxInt64 {

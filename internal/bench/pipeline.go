@@ -17,6 +17,7 @@ type PipelineOptions struct {
 	Rounds  int           // of every row
 	Window  time.Duration // that a process is watched in a round
 	Peers   string        // the folder of collectors, with telegraf; empty: none
+	Program string        // that exports, such as tetracast-agent; empty: this one
 	Exports []string      // more arguments of export
 	Only    string        // the tables to make, by the beginning of their names; empty: all
 	JSON    bool
@@ -158,7 +159,7 @@ func positive(format string, n float64) string {
 // rival is a client of the server, as a process.
 type rivalProcess struct {
 	name, base, goal string
-	args             func(server, to, account string) []string
+	args             func(server, to, account string) []string // export's or a rival's
 	env              []string
 	uses             []processUsage
 	gc               []float64
@@ -196,7 +197,7 @@ func rounds(ctx context.Context, server, folder string, options PipelineOptions,
 	account := filepath.Join(folder, "account.json")
 	for range options.Rounds {
 		for _, r := range rivals {
-			if err := r.watch(ctx, server, account, options.Window); err != nil {
+			if err := r.watch(ctx, server, account, options); err != nil {
 				return fmt.Errorf("bench: %s: %w", r.name, err)
 			}
 		}
@@ -204,16 +205,23 @@ func rounds(ctx context.Context, server, folder string, options PipelineOptions,
 	return nil
 }
 
-func (r *rivalProcess) watch(ctx context.Context, server, account string, window time.Duration) error {
+func (r *rivalProcess) watch(ctx context.Context, server, account string, options PipelineOptions) error {
 	sink, err := newDrainedSink()
 	if err != nil {
 		return err
 	}
 	defer sink.close()
-	client, err := startSelf(ctx, r.env, r.args(server, sink.address(), account)...)
+	args, start := r.args(server, sink.address(), account), startSelf
+	if args[0] == "export" && options.Program != "" {
+		start = func(ctx context.Context, env []string, args ...string) (*child, error) {
+			return startChild(ctx, env, options.Program, args...)
+		}
+	}
+	client, err := start(ctx, r.env, args...)
 	if err != nil {
 		return err
 	}
+	window := options.Window
 	used, err := client.measure(ctx, sink.first, account, max(window/4, 500*time.Millisecond), window)
 	log := client.stop()
 	if err != nil {

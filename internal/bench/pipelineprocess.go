@@ -21,9 +21,10 @@ import (
 
 // child is a process of this program that a bench started.
 type child struct {
-	cmd    *exec.Cmd
-	log    strings.Builder
-	exited chan struct{}
+	cmd     *exec.Cmd
+	started time.Time
+	log     strings.Builder
+	exited  chan struct{}
 }
 
 // startSelf starts this program with the arguments.
@@ -42,6 +43,7 @@ func startChild(ctx context.Context, env []string, program string, args ...strin
 	if err := c.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("bench: starting %s: %w", args[0], err)
 	}
+	c.started = time.Now()
 	go func() {
 		defer close(c.exited)
 		_ = c.cmd.Wait()
@@ -144,7 +146,7 @@ func (s *drainedSink) close() {
 type processUsage struct {
 	events, dropped uint64
 	cpu             time.Duration
-	window          time.Duration
+	from, window    time.Duration // from the process's start, and how long
 	switches        uint64 // voluntary: it slept and was woken
 	rssBytes        uint64 // at the end
 }
@@ -233,7 +235,7 @@ func (c *child) measure(ctx context.Context, sends <-chan struct{}, account stri
 		return u, err
 	}
 	u = processUsage{events: after.Seen - before.Seen, dropped: after.dropped() - before.dropped(), cpu: cpuAfter - cpu,
-		window: time.Since(begin), switches: switchesOf(c.cmd.Process.Pid) - switches, rssBytes: rssOf(c.cmd.Process.Pid)}
+		from: begin.Sub(c.started), window: time.Since(begin), switches: switchesOf(c.cmd.Process.Pid) - switches, rssBytes: rssOf(c.cmd.Process.Pid)}
 	return u, nil
 }
 

@@ -119,36 +119,36 @@ func ratesTable(ctx context.Context, recording namedEvents, options PipelineOpti
 	return tableOf("at a rate, "+recording.name, all), nil
 }
 
-// gcShare is the share of the collector in the processor time of a process that
-// was started with GODEBUG=gctrace=1: it writes "gc N @Ts P%: ..., a+b/c/d+e ms cpu"
-// for each cycle; see the documentation of package runtime.
+// gcShare is the share of the garbage collector in the processor time of a process
+// that was started with GODEBUG=gctrace=1: it writes
+// "gc N @Ts P%: ..., a+b/c/d+e ms cpu, ..." for each cycle, T in seconds from its
+// start; see the documentation of package runtime. ok is false if it wrote none.
 func gcShare(log string, u processUsage) (share float64, ok bool) {
-	var spent, total float64 // milliseconds, seconds
+	var spent float64 // milliseconds
 	for line := range strings.Lines(log) {
-		fields := strings.Split(line, ", ")
-		if !strings.HasPrefix(line, "gc ") || len(fields) < 2 {
+		var cycle int
+		var at, percent float64
+		if n, _ := fmt.Sscanf(line, "gc %d @%fs %f%%:", &cycle, &at, &percent); n < 3 {
 			continue
-		}
-		var begun float64
-		if _, err := fmt.Sscanf(line[strings.IndexByte(line, '@')+1:], "%fs", &begun); err == nil {
-			total = max(total, begun)
-		}
-		text, found := strings.CutSuffix(fields[1], " ms cpu")
-		if !found {
-			continue
-		}
-		for _, part := range strings.FieldsFunc(text, func(r rune) bool { return r == '+' || r == '/' }) {
-			var ms float64
-			if _, err := fmt.Sscan(part, &ms); err == nil {
-				spent += ms
-			}
 		}
 		ok = true
+		if when := time.Duration(at * float64(time.Second)); when < u.from || when > u.from+u.window {
+			continue
+		}
+		for _, field := range strings.Split(line, ", ") {
+			text, found := strings.CutSuffix(field, " ms cpu")
+			if !found {
+				continue
+			}
+			for _, part := range strings.FieldsFunc(text, func(r rune) bool { return r == '+' || r == '/' }) {
+				var ms float64
+				if _, err := fmt.Sscan(part, &ms); err == nil {
+					spent += ms
+				}
+			}
+		}
 	}
-	if !ok || u.cpu == 0 || total == 0 {
-		return 0, false
-	}
-	return spent / 1000 / total * u.window.Seconds() / u.cpu.Seconds(), true
+	return spent / 1000 / max(u.cpu.Seconds(), 1e-9), ok
 }
 
 // tailTable sets export beside Telegraf that tails the file which Tetragon writes.
