@@ -147,8 +147,8 @@ type processUsage struct {
 	events, dropped uint64
 	cpu             time.Duration
 	from, window    time.Duration // from the process's start, and how long
-	switches        uint64 // voluntary: it slept and was woken
-	rssBytes        uint64 // at the end
+	switches        uint64        // voluntary: it slept and was woken
+	rssBytes        uint64        // at the end
 }
 
 func (u *processUsage) perEvent() time.Duration {
