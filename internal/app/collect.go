@@ -46,6 +46,8 @@ type CollectConfig struct {
 	GRO                string // auto, on or off
 
 	Metadata SharingConfig
+	Metrics  MetricsConfig
+	Agents   AgentsConfig
 }
 
 // AddFlags declares the command's flags.
@@ -66,6 +68,8 @@ func (c *CollectConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&c.Sockets, "sockets", 1, "sockets that share the address, each read by a goroutine of its own")
 	flags.StringVar(&c.GRO, "gro", "auto", "take datagrams joined where the kernel can: auto, on or off")
 	c.Metadata.addFlags(flags)
+	c.Metrics.addFlags(flags, DefaultCollectMetrics)
+	c.Agents.addFlags(flags)
 	c.Log.addFlags(flags)
 }
 
@@ -91,7 +95,17 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 		_ = out.Close()
 		return err
 	}
-	in, err := collector.New(config)
+	serving, err := c.Metrics.open(log)
+	if err != nil {
+		_ = out.Close()
+		return err
+	}
+	defer serving.close()
+	var in *collector.Collector
+	if serving != nil {
+		config.Measure = c.collectMetrics(serving, &in)
+	}
+	in, err = collector.New(config)
 	for _, file := range config.Inherited {
 		_ = file.Close() // the collector has its own descriptors
 	}
@@ -111,6 +125,9 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 		running.Go(func() { share(beside) })
 	}
 	running.Go(func() { file.run(beside) })
+	if serving != nil {
+		running.Go(func() { serving.run(beside) })
+	}
 	err = in.Run(ctx)
 	stop()
 	running.Wait()
@@ -147,6 +164,10 @@ func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) (collec
 		config.Dictionaries = append(config.Dictionaries, d)
 	}
 	config.NewTranscoder = newTranscoder
+	config.SilentAfter = c.Agents.SilentAfter
+	if config.Expected, err = c.Agents.expected(); err != nil {
+		return config, err
+	}
 	if c.StateDir != "" {
 		config.StateFile = filepath.Join(c.StateDir, "collect.state")
 	}
