@@ -78,7 +78,7 @@ func (e *UDPExporter) announceStraight() bool {
 	for i, s := range e.worker.all {
 		settled := &e.settled.streams[i]
 		settled.datagrams, settled.bytes = s.counts.datagrams, s.counts.bytes
-		s.befell.publish(&e.settled.befell[i])
+		s.befell.publishSize(&e.settled.befell[i], len(s.recordAlone[0]))
 	}
 	e.holder = nobody
 	missed := e.armed == never && e.worker.again(false).Before(never) // Run looked while the role was here

@@ -74,7 +74,8 @@ func TestAnnounceInstructions(t *testing.T) {
 	if _, err := exec.LookPath("valgrind"); err != nil {
 		t.Fatal("TETRACAST_GATE is set, but valgrind is not installed")
 	}
-	bare, announce := slope(t, "bare"), slope(t, "announce")
+	const many = 11000
+	bare, announce := slope(t, "bare", many), slope(t, "announce", many)
 	t.Logf("bare send %.0f instructions, whole path %.0f", bare, announce)
 	if announce > bare+300 {
 		t.Errorf("the whole path takes %.0f instructions, the bare send %.0f: want at most 300 more", announce, bare)
@@ -83,13 +84,13 @@ func TestAnnounceInstructions(t *testing.T) {
 
 // slope returns the instructions of one more time. What the runtime does beside
 // it only ever adds to a count, so the least of some is the nearest.
-func slope(t *testing.T, kind string) float64 {
+func slope(t *testing.T, kind string, many int) float64 {
 	t.Helper()
-	const few, many = 1000, 11000
+	const few = 1000
 	least := func(n int) int64 {
 		return min(instructions(t, kind, n), instructions(t, kind, n), instructions(t, kind, n))
 	}
-	return float64(least(many)-least(few)) / (many - few)
+	return float64(least(many)-least(few)) / float64(many-few)
 }
 
 var refs = regexp.MustCompile(`I\s+refs:\s+([\d,]+)`)
@@ -154,7 +155,8 @@ func TestMeasureInstructions(t *testing.T) {
 		t.Fatal("TETRACAST_GATE is set, but valgrind is not installed")
 	}
 	for _, format := range []string{"json", "frame"} {
-		off, on := slope(t, format), slope(t, format+"-measured")
+		const many = 31000 // memory that grows makes a small difference of small counts
+		off, on := slope(t, format, many), slope(t, format+"-measured", many)
 		t.Logf("%s: %.0f instructions an event, %.0f with samples: %+.2f %%", format, off, on, 100*(on-off)/off)
 		if on > off*1.01 {
 			t.Errorf("%s: samples make %.0f instructions of %.0f, want at most 1 %% more", format, on, off)

@@ -169,6 +169,13 @@ func (b *befell) publish(to *befell) {
 	}
 }
 
+// publishSize publishes how many datagrams of that size there were: all that is news
+// of an agent_init.
+func (b *befell) publishSize(to *befell, bytes int) {
+	class := sizeClass(bytes)
+	to.sizes[class], to.overMTU = b.sizes[class], b.overMTU
+}
+
 func (b *befell) stats(s *stream) DestinationStats {
 	return DestinationStats{Address: s.Address, Format: s.Format, Sizes: b.sizes, OverMTU: b.overMTU, Errors: b.errors,
 		QueueBytes: b.pendingBytes, Pool: b.pool, Gone: s.parted, Up: !s.parted && s.conn != nil && !b.down}

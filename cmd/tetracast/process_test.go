@@ -59,7 +59,7 @@ func runWith(t testing.TB, input io.Reader, args ...string) *process {
 	p := &process{t: t, name: args[0], exited: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0], args...)
 	// The race detector would keep every process for a second at its end.
-	p.cmd.Env = append(os.Environ(), asMain+"=1", "NODE_NAME=test-node", "GORACE=atexit_sleep_ms=0")
+	p.cmd.Env = append(os.Environ(), asMain+"=1", "NODE_NAME=test-node", "GORACE=atexit_sleep_ms=0", "TETRACAST_METRICS_ADDRESS=") // tests run side by side
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = input, &p.out, &p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -50,6 +50,8 @@ type CollectConfig struct {
 
 	Metadata SharingConfig
 	Profile  ProfileConfig
+	Metrics  MetricsConfig
+	Agents   AgentsConfig
 }
 
 // AddFlags declares the command's flags.
@@ -71,6 +73,8 @@ func (c *CollectConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.GRO, "gro", "auto", "take datagrams joined where the kernel can: auto, on or off")
 	c.Metadata.addFlags(flags)
 	c.Profile.addFlags(flags)
+	c.Metrics.addFlags(flags, DefaultCollectMetrics)
+	c.Agents.addFlags(flags)
 	c.Log.addFlags(flags)
 }
 
@@ -97,7 +101,17 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 		_ = out.Close()
 		return err
 	}
-	in, err := collector.New(config)
+	serving, err := c.Metrics.open(log)
+	if err != nil {
+		_ = out.Close()
+		return err
+	}
+	defer serving.close()
+	var in *collector.Collector
+	if serving != nil {
+		config.Measure = c.collectMetrics(serving, &in)
+	}
+	in, err = collector.New(config)
 	for _, file := range config.Inherited {
 		_ = file.Close() // the collector has its own descriptors
 	}
@@ -122,14 +136,18 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 		running.Go(func() { share(beside) })
 	}
 	running.Go(func() { file.run(beside) })
-	supervisor := newSupervisor(log)
-	running.Go(func() { supervisor.watch(beside, answers(func() { in.Account() })) })
+	supervisor, alive := newSupervisor(log), answers(func() { in.Account() })
+	running.Go(func() { supervisor.watch(beside, alive) })
 	running.Go(func() { serveProfiles(beside, profiles) })
 	running.Go(func() {
 		onReload(beside, c.Reload, supervisor, func(_ context.Context, next *Reloaded[CollectConfig]) ([]string, error) {
 			return applyCollect(next, in, level)
 		}, log)
 	})
+	if serving != nil {
+		serving.alive = alive
+		running.Go(func() { serving.run(beside) })
+	}
 	err = in.Run(ctx)
 	stop()
 	running.Wait()
@@ -166,6 +184,10 @@ func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) (collec
 		config.Dictionaries = append(config.Dictionaries, d)
 	}
 	config.NewTranscoder = newTranscoder
+	config.SilentAfter = c.Agents.SilentAfter
+	if config.Expected, err = c.Agents.expected(); err != nil {
+		return config, err
+	}
 	if c.StateDir != "" {
 		config.StateFile = filepath.Join(c.StateDir, "collect.state")
 	}

@@ -34,6 +34,7 @@ type ExportConfig struct {
 	FlushInterval  time.Duration
 	StateDir       string // empty: none
 	AccountFile    string
+	Metrics        MetricsConfig
 
 	Source            string // grpc, file:PATH, or - for standard input
 	Selection         source.Selection
@@ -57,6 +58,7 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&c.QueueBytes, "queue-bytes", exporter.DefaultQueueBytes, "the most bytes of events that wait; beyond it the oldest make room, exec and exit first, counted as queue_full_process and queue_full_policy")
 	flags.IntVar(&c.TranscodeCache, "transcode-cache", exporter.DefaultTranscodeCacheBytes, "memory for parts of events that repeat, in bytes; 0: none")
 	c.Metadata.addFlags(flags)
+	c.Metrics.addFlags(flags, DefaultExportMetrics)
 	flags.DurationVar(&c.StatsInterval, "stats-interval", -1, "time between two agent_stats, the account as an event, give or take a tenth; -1ns: 10s in frames, else 60s; 0: none, and no goodbye")
 	flags.DurationVar(&c.FlushInterval, "flush-interval", exporter.DefaultFlushInterval, "the longest that an event waits for others to share its datagram, in formats that pack several")
 	flags.StringVar(&c.StateDir, "state-dir", "", "folder for the counters that outlive a kill, so that the next process can tell the receivers; empty: none")
@@ -114,12 +116,20 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 	if err != nil {
 		return err
 	}
+	serving, err := c.Metrics.open(log)
+	if err != nil {
+		return err
+	}
+	defer serving.close()
 	look := upstream.Config{Find: c.findMetrics(), Logger: log}
 	if c.StatsInterval > 0 && c.StatsInterval < upstream.DefaultInterval {
 		look.Interval = c.StatsInterval // so that each agent_stats has something new
 	}
 	losses := upstream.New(look)
 	exporterConfig.Upstream = func() exporter.Upstream { return in.lost(losses) }
+	if serving != nil {
+		exporterConfig.Measure = c.exportMetrics(serving, &out, in, losses)
+	}
 	if out, err = exporter.NewUDPExporter(exporterConfig); err != nil {
 		return Usage(err, formsHint)
 	}
@@ -145,6 +155,10 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 				return c.reload(ctx, next, out, in, level, log)
 			}, log)
 		})
+		if serving != nil {
+			serving.alive = out.Alive
+			beside.Go(func() { serving.run(ctx) })
+		}
 		accountOnSignal(ctx, c.AccountFile, account, log)
 		beside.Wait()
 	})

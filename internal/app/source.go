@@ -23,6 +23,8 @@ type input struct {
 	give func(ctx context.Context, out *exporter.UDPExporter) source.Take
 	// lost tells what was lost before the exporter; the reader may be nil.
 	lost func(*upstream.Reader) exporter.Upstream
+	// subscription tells of the subscription; nil: there is none.
+	subscription func() source.Stats
 	// save notes an orderly end.
 	save func() error
 	// setFilters asks for the events that another configuration wants.
@@ -177,7 +179,7 @@ func (c *ExportConfig) openSubscription(log *slog.Logger, out **exporter.UDPExpo
 		}
 		return in.SetFilters(ctx, config.Filters, config.AutoFilters)
 	}
-	return &input{Source: in, give: giveEvents, save: func() error { return nil }, setFilters: setFilters,
+	return &input{Source: in, give: giveEvents, save: func() error { return nil }, setFilters: setFilters, subscription: in.Stats,
 		lost: func(losses *upstream.Reader) exporter.Upstream { return lostBefore(in, losses) }}, nil
 }
 

@@ -16,9 +16,9 @@ import (
 	"tetracast/metadata"
 )
 
-// maxHostname bounds what is kept of a hostname, in bytes (POSIX
+// MaxHostname bounds what is kept of a hostname, in bytes (POSIX
 // _POSIX_HOST_NAME_MAX; RFC 1123 allows as many).
-const maxHostname = 255
+const MaxHostname = 255
 
 // evictedName stands for all streams that had to make room. Parentheses are in
 // no hostname.
@@ -207,7 +207,7 @@ func startDigest(timestamp string, pid int64) uint64 {
 
 // join makes the stream one of the host of that name.
 func (a *agents) join(s *stream, hostname string) *host {
-	name := cmp.Or(hostname[:min(len(hostname), maxHostname)], metadata.Unknown)
+	name := cmp.Or(hostname[:min(len(hostname), MaxHostname)], metadata.Unknown)
 	h := a.hosts[name]
 	if h == nil {
 		h = &host{name: strings.Clone(name)}

@@ -118,7 +118,7 @@ func (c *Collector) heardFrom(s *stream, now time.Time) {
 func (c *Collector) say(e *ledger.AgentSilence, since, now time.Time) bool {
 	e.Timestamp = now.UTC()
 	e.SilentSeconds = uint64(max(0, now.Sub(since)/time.Second))
-	return c.queue.put(e.AppendJSON(nil), false)
+	return !c.closed && c.queue.put(e.AppendJSON(nil), false)
 }
 
 // saidGoodbye says whether what was heard last of the host was a goodbye.

@@ -28,15 +28,15 @@ var collected catalogue
 
 // The metrics of collect, in the order of an event's life.
 var (
-	socketDropped = collected.counter("collector_socket_dropped_total", "Datagrams, or with GRO joined ones, for which a socket's receive buffer had no room, with those of processes before this one.")
-	socketQueue   = collected.gauge("collector_socket_queue_bytes", "What waits in a socket's receive buffer, by the kernel's measure.", "socket")
-	socketBuffer  = collected.gauge("collector_socket_buffer_bytes", "The size of a socket's receive buffer, by the same measure.", "socket")
-	received      = collected.counter("collector_received_datagrams_total", "Datagrams received.")
-	receivedBytes = collected.counter("collector_received_bytes_total", "UDP payload of these datagrams.")
-	undecodable   = collected.counter("collector_undecodable_datagrams_total", "Datagrams that could not be decoded, by what they seem to be and what is wrong with them; format unknown: counted by a process before this one.", "format", "fault")
-	reordered     = collected.counter("collector_reordered_datagrams_total", "Datagrams with a number that came behind a later one.")
-	passedOn      = collected.counter("collector_passed_on_total", "Messages that are no events of Tetragon, passed on with --other pass.")
-	chunkSets     = collected.counter("collector_chunk_sets_given_up_total", "Messages of GELF of which chunks never came, or for which there was no room.")
+	socketDropped    = collected.counter("collector_socket_dropped_total", "Datagrams, or with GRO joined ones, for which a socket's receive buffer had no room, with those of processes before this one.")
+	socketQueue      = collected.gauge("collector_socket_queue_bytes", "What waits in a socket's receive buffer, by the kernel's measure.", "socket")
+	socketBuffer     = collected.gauge("collector_socket_buffer_bytes", "The size of a socket's receive buffer, by the same measure.", "socket")
+	received         = collected.counter("collector_received_datagrams_total", "Datagrams received.")
+	receivedBytes    = collected.counter("collector_received_bytes_total", "UDP payload of these datagrams.")
+	undecodableCount = collected.counter("collector_undecodable_datagrams_total", "Datagrams that could not be decoded, by what they seem to be and what is wrong with them; format unknown: counted by a process before this one.", "format", "fault")
+	reordered        = collected.counter("collector_reordered_datagrams_total", "Datagrams with a number that came behind a later one.")
+	passedOn         = collected.counter("collector_passed_on_total", "Messages that are no events of Tetragon, passed on with --other pass.")
+	chunkSets        = collected.counter("collector_chunk_sets_given_up_total", "Messages of GELF of which chunks never came, or for which there was no room.")
 
 	announced  = collected.counter("collector_announced_events_total", "Events that the senders numbered, or announced in agent_stats.")
 	events     = collected.counter("collector_received_events_total", "Events received, each counted once.")
@@ -171,13 +171,13 @@ func (c *Collector) sendUndecodable(to sending, s *collector.Stats) {
 				n = c.highest[i]
 			}
 			if n > 0 || format == "frame" && (fault == ledger.FaultCheck || fault == ledger.FaultUnsealed || fault == ledger.FaultUnknownKey) {
-				send(to, undecodable, n, format, fault.String())
+				send(to, undecodableCount, n, format, fault.String())
 			}
 		}
 	}
 	for f, n := range before {
 		if n > 0 && ledger.Fault(f) != ledger.FaultJump {
-			send(to, undecodable, n, "unknown", ledger.Fault(f).String())
+			send(to, undecodableCount, n, "unknown", ledger.Fault(f).String())
 		}
 	}
 }

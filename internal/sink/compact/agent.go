@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // agentEvent has the fields of agent_init and agent_stats that a person wants.
@@ -21,6 +22,8 @@ type agentEvent struct {
 	Sent            uint64            `json:"sent"`
 	Refused         uint64            `json:"refused"`
 	Dropped         map[string]uint64 `json:"dropped"`
+	LastHeard       string            `json:"last_heard"`
+	SilentSeconds   uint64            `json:"silent_seconds"`
 }
 
 // showAgent appends an agent's own event, and reports false if it is none.
@@ -41,6 +44,16 @@ func (s *Sink) showAgent(object []byte) bool {
 		l.put(plain, "kernel "+e.KernelVersion+" pid "+strconv.FormatInt(e.PID, 10))
 		l.put(cyan, "-> "+e.UDPDestination)
 		return true
+	case "agent_silent":
+		l.verb("🔇", e.Event)
+		l.word(green, e.Hostname)
+		s.showSilence(&e)
+		return true
+	case "agent_back":
+		l.verb("🔊", e.Event)
+		l.word(green, e.Hostname)
+		s.showSilence(&e)
+		return true
 	case "agent_stats":
 		l.verb("📊", e.Event)
 		l.word(green, e.Hostname)
@@ -60,4 +73,14 @@ func (s *Sink) showAgent(object []byte) bool {
 		return true
 	}
 	return false
+}
+
+// showSilence appends how long an agent was not heard.
+func (s *Sink) showSilence(e *agentEvent) {
+	s.line.put(red, "silent for "+(time.Duration(e.SilentSeconds)*time.Second).String())
+	if e.LastHeard == "" {
+		s.line.put(plain, "never heard before")
+	} else {
+		s.line.put(plain, "last heard "+e.LastHeard)
+	}
 }

@@ -179,6 +179,10 @@ func TestLines(t *testing.T) {
 		"📡 agent_init node-1 tetragon v1.7.0 kernel 6.12.1 pid 42 -> h:7514")
 	f(`{"@timestamp":"2026-01-01T00:00:00Z","event":"agent_stats","hostname":"node-1","seen":9,"sent":6,"excluded":1,"refused":1,"dropped":{"queue_full_process":1,"oversize":1}}`,
 		"📊 agent_stats node-1 seen 9 excluded 1 sent 6 refused 1 dropped oversize 1 dropped queue_full_process 1")
+	f(`{"@timestamp":"2026-01-01T00:00:00Z","event":"agent_silent","hostname":"node-1","stream":"aa","last_heard":"2025-12-31T23:55:00Z","silent_seconds":300}`,
+		"🔇 agent_silent node-1 silent for 5m0s last heard 2025-12-31T23:55:00Z")
+	f(`{"@timestamp":"2026-01-01T00:00:00Z","event":"agent_back","hostname":"node-2","stream":"aa","last_heard":null,"silent_seconds":90}`,
+		"🔊 agent_back node-2 silent for 1m30s never heard before")
 	f(`{"@timestamp":"2026-01-01T00:00:00Z","event":7}`, `❔ @timestamp {"@timestamp":"2026-01-01T00:00:00Z","event":7}`)
 }
 
