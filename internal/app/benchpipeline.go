@@ -25,6 +25,7 @@ func (c *BenchPipelineConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Program, "program", "", "the program that exports, such as tetracast-agent; empty: this one")
 	flags.StringArrayVar(&c.Exports, "export-flag", nil, "one more argument for export, such as --grpc-client=grpc-go; may be repeated")
 	flags.StringVar(&c.Only, "only", "", "tables to make, by the beginning of their names: rivals-a, rivals-b, tail, slow, rates, latency; empty: all")
+	flags.StringVar(&c.Profiles, "profiles", "", "folder for a CPU profile of each export; empty: none")
 	flags.BoolVar(&c.JSON, "json", false, "write the tables as JSON")
 }
 

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,7 +21,10 @@ type PipelineOptions struct {
 	Program string        // that exports, such as tetracast-agent; empty: this one
 	Exports []string      // more arguments of export
 	Only    string        // the tables to make, by the beginning of their names; empty: all
-	JSON    bool
+	// Profiles is a folder for a CPU profile of each export, of one round's window.
+	// Empty: none.
+	Profiles string
+	JSON     bool
 }
 
 // PipelineRow is a measured row: medians over the rounds.
@@ -217,12 +221,21 @@ func (r *rivalProcess) watch(ctx context.Context, server, account string, option
 			return startChild(ctx, env, options.Program, args...)
 		}
 	}
+	window, warmUp := options.Window, max(options.Window/4, 500*time.Millisecond)
+	var profile *profile
+	if args[0] == "export" && options.Profiles != "" {
+		if profile, err = newProfile(options.Profiles, r.name); err != nil {
+			return err
+		}
+		args = append(args, "--pprof-address", profile.address)
+	}
 	client, err := start(ctx, r.env, args...)
 	if err != nil {
 		return err
 	}
-	window := options.Window
-	used, err := client.measure(ctx, sink.first, account, max(window/4, 500*time.Millisecond), window)
+	profiled := profile.take(ctx, sink.first, warmUp, window)
+	used, err := client.measure(ctx, sink.first, account, warmUp, window)
+	err = errors.Join(err, <-profiled)
 	log := client.stop()
 	if err != nil {
 		return err
