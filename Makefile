@@ -59,4 +59,4 @@ interop: ## with collectors of other projects, which it installs below PEERS
 	cd test/interop && TETRACAST_PEERS=$(PEERS) TETRACAST_REQUIRE_PEERS="rsyslog syslog-ng telegraf telegraf-syslog graygelf otel otel-syslog" go test -v ./...
 
 update: ## write the golden files anew
-	go test ./cmd/tetracast ./internal/sink/compact -update
+	go test ./cmd/tetracast ./internal/metrics ./internal/sink/compact -update

@@ -141,7 +141,9 @@ func wantExporterCloses(t *testing.T, text string) {
 
 func wantCollectorCloses(t *testing.T, text string) {
 	t.Helper()
-	of := func(name string, labels ...string) float64 { return value(text, "tetracast_collector_"+name, labels...) }
+	of := func(name string, labels ...string) float64 {
+		return value(text, "tetracast_collector_"+name, labels...)
+	}
 	if received := of("received_events_total"); received != of("delivered_events_total")+of("dropped_events_total")+of("queued_events") || received == 0 {
 		t.Errorf("received %v, but all it became is another figure", received)
 	}
