@@ -59,7 +59,7 @@ func templates(chart *v2.Chart, values ...string) (map[string]string, error) {
 		}
 		all = loader.MergeMaps(all, more)
 	}
-	options := common.ReleaseOptions{Name: "tetracast", Namespace: "tetracast", Revision: 1, IsInstall: true}
+	options := common.ReleaseOptions{Name: chart.Name(), Namespace: "tetracast", Revision: 1, IsInstall: true}
 	with, err := util.ToRenderValues(chart, all, options, common.DefaultCapabilities)
 	if err != nil {
 		return nil, err
