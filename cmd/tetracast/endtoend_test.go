@@ -313,6 +313,28 @@ func TestInheritedSocket(t *testing.T) {
 	}
 }
 
+// TestInheritedSocketThatOthersReach: the address that counts is the socket's,
+// not that of --listen.
+func TestInheritedSocketThatOthersReach(t *testing.T) {
+	conn, err := net.ListenUDP("udp4", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	file, err := conn.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" collect --exit-idle 1ms`, os.Args[0])
+	cmd.Env = append(os.Environ(), asMain+"=1", "GORACE=atexit_sleep_ms=0")
+	cmd.ExtraFiles = []*os.File{file}
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "reachable by others") || !strings.Contains(string(out), "--key-file") {
+		t.Errorf("%v, %s", err, out)
+	}
+}
+
 // TestImpaired: what a network that drops, duplicates, reorders and corrupts
 // makes of a run stands in the accounts: every datagram that passed is received,
 // as an event, as agent_init, or as undecodable.

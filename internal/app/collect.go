@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -173,6 +174,9 @@ func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) (collec
 		ReceiveBufferBytes: c.ReceiveBufferBytes, QueueBytes: c.QueueBytes, Log: log,
 	}
 	var err error
+	if config.Inherited, err = udp.Inherited(); err != nil {
+		return config, Failed(err, "systemd sets LISTEN_FDS; without it --listen is used")
+	}
 	if err = c.whoMaySpeak(&config); err != nil {
 		return config, err
 	}
@@ -199,9 +203,6 @@ func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) (collec
 		config.GRO = udp.Off
 	default:
 		return config, Usage(fmt.Errorf("app: --gro %q, want auto, on or off", c.GRO), "auto is the default: on where the kernel can")
-	}
-	if config.Inherited, err = udp.Inherited(); err != nil {
-		return config, Failed(err, "systemd sets LISTEN_FDS; without it --listen is used")
 	}
 	return config, nil
 }
@@ -233,11 +234,33 @@ func (c *CollectConfig) whoMaySpeak(config *collector.Config) (err error) {
 		}
 		config.AllowSources = append(config.AllowSources, prefix.Masked())
 	}
-	if config.Keys == nil && config.AllowSources == nil && !isLoopback(c.Listen) {
-		return Usage(fmt.Errorf("app: --listen %s is reachable by others, who could send forged events", c.Listen),
+	if config.Keys != nil || config.AllowSources != nil {
+		return nil
+	}
+	address, err := c.exposed(config.Inherited)
+	if address != "" {
+		return Usage(fmt.Errorf("app: %s is reachable by others, who could send forged events", address),
 			"--key-file FILE takes only sealed frames, --allow-source CIDR only those from a network; --allow-source any says that it shall be so")
 	}
-	return nil
+	return err
+}
+
+// exposed returns the address to receive on that others than this host's
+// processes can reach; empty: none.
+func (c *CollectConfig) exposed(inherited []*os.File) (address string, err error) {
+	if len(inherited) == 0 && !isLoopback(c.Listen) {
+		return "--listen " + c.Listen, nil
+	}
+	for _, file := range inherited {
+		bound, err := udp.BoundTo(file)
+		if err != nil {
+			return "", Failed(err, "the socket unit must have one ListenDatagram= with an address and a port")
+		}
+		if !bound.Addr().Unmap().IsLoopback() {
+			return "the socket that systemd gave, " + bound.String() + ",", nil
+		}
+	}
+	return "", nil
 }
 
 // sink opens what the flags ask for: standard output, a file, or both.

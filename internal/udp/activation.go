@@ -2,6 +2,8 @@ package udp
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"strconv"
 
@@ -31,4 +33,18 @@ func Inherited() ([]*os.File, error) {
 		files = append(files, os.NewFile(uintptr(fd), fmt.Sprintf("LISTEN_FD_%d", fd)))
 	}
 	return files, nil
+}
+
+// BoundTo returns the address of an inherited socket.
+func BoundTo(file *os.File) (netip.AddrPort, error) {
+	conn, err := net.FilePacketConn(file)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("udp: the address of %s: %w", file.Name(), err)
+	}
+	defer func() { _ = conn.Close() }()
+	address, ok := conn.LocalAddr().(*net.UDPAddr)
+	if !ok {
+		return netip.AddrPort{}, fmt.Errorf("udp: the address of %s: a %s socket, want UDP", file.Name(), conn.LocalAddr().Network())
+	}
+	return address.AddrPort(), nil
 }

@@ -85,12 +85,13 @@ func Listen(address string, options ListenOptions) (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("udp: listening on %q: %w", address, err)
 	}
-	return take(packet.(*net.UDPConn), options)
+	return take(packet.(*net.UDPConn), options, setReceiveBuffer)
 }
 
 // FromFile makes a Listener of a bound UDP socket that this process was given,
 // by systemd's socket activation (sd_listen_fds(3)) or by its predecessor: what
-// waits in the socket is not lost in a restart. The file stays the caller's.
+// waits in the socket is not lost in a restart. Its receive buffer is never made
+// smaller. The file stays the caller's.
 func FromFile(file *os.File, options ListenOptions) (*Listener, error) {
 	packet, err := net.FilePacketConn(file)
 	if err != nil {
@@ -101,11 +102,11 @@ func FromFile(file *os.File, options ListenOptions) (*Listener, error) {
 		_ = packet.Close()
 		return nil, fmt.Errorf("udp: taking over %s: a %s socket, want UDP", file.Name(), packet.LocalAddr().Network())
 	}
-	return take(conn, options)
+	return take(conn, options, growReceiveBuffer)
 }
 
 // take makes a Listener of conn, which it closes.
-func take(conn *net.UDPConn, options ListenOptions) (*Listener, error) {
+func take(conn *net.UDPConn, options ListenOptions, setBuffer func(fd, bytes int) error) (*Listener, error) {
 	defer func() { _ = conn.Close() }()
 	local := conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	file, err := conn.File() // a descriptor of our own for the same socket
@@ -113,7 +114,7 @@ func take(conn *net.UDPConn, options ListenOptions) (*Listener, error) {
 		return nil, fmt.Errorf("udp: listening on %s: %w", local, err)
 	}
 	l := &Listener{file: file, local: local}
-	if err := l.setUp(options); err != nil {
+	if err := l.setUp(options, setBuffer); err != nil {
 		_ = file.Close()
 		return nil, fmt.Errorf("udp: listening on %s: %w", local, err)
 	}
@@ -133,18 +134,12 @@ func (l *Listener) File() (file *os.File, err error) {
 	return file, err
 }
 
-func (l *Listener) setUp(options ListenOptions) (err error) {
+func (l *Listener) setUp(options ListenOptions, setBuffer func(fd, bytes int) error) (err error) {
 	if l.raw, err = l.file.SyscallConn(); err != nil {
 		return err
 	}
 	if want := options.ReceiveBufferBytes; want > 0 {
-		err := l.withFD(func(fd int) error {
-			if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, want) == nil {
-				return nil
-			}
-			return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, want))
-		})
-		if err != nil {
+		if err := l.withFD(func(fd int) error { return setBuffer(fd, want) }); err != nil {
 			return err
 		}
 	}
@@ -162,6 +157,36 @@ func (l *Listener) setUp(options ListenOptions) (err error) {
 	}
 	l.read, l.recvmmsg = l.receive, recvmmsg
 	return nil
+}
+
+func setReceiveBuffer(fd, bytes int) error {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes) == nil {
+		return nil
+	}
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, bytes))
+}
+
+// growReceiveBuffer is setReceiveBuffer for a socket that was given. It may have
+// more than this process may ask for, as systemd sets ReceiveBuffer= with
+// privileges: SO_RCVBUF would cut that down to net.core.rmem_max. So a socket of
+// our own tells first what would come of it.
+func growReceiveBuffer(fd, bytes int) error {
+	trial, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer func() { _ = unix.Close(trial) }()
+	if err := setReceiveBuffer(trial, bytes); err != nil {
+		return err
+	}
+	would, err := unix.GetsockoptInt(trial, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	if err != nil {
+		return os.NewSyscallError("getsockopt", err)
+	}
+	if has, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err != nil || has >= would {
+		return os.NewSyscallError("getsockopt", err)
+	}
+	return setReceiveBuffer(fd, bytes)
 }
 
 // Receive waits for a datagram and returns it with those that wait behind it.

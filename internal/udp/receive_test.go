@@ -3,11 +3,15 @@ package udp
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tetracast/internal/udp/netns"
 )
 
 // TestGRO: what a GSO sender joined arrives as the datagrams it was made of,
@@ -65,6 +69,49 @@ func TestHandOver(t *testing.T) {
 	receiveAll(t, successor, append(before, after...))
 	if successor.LocalAddr() != l.LocalAddr() {
 		t.Errorf("the successor listens on %v, its predecessor on %v", successor.LocalAddr(), l.LocalAddr())
+	}
+}
+
+// TestAGivenBufferIsNotCutDown: systemd, as root, gave the socket more than the
+// collector, without privileges, may ask for.
+func TestAGivenBufferIsNotCutDown(t *testing.T) {
+	if os.Geteuid() != 0 {
+		netns.SkipLoudly(t, "not root")
+	}
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	file, err := conn.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	const given = 1 << 30 / 2 // more than any net.core.rmem_max
+	if err := unix.SetsockoptInt(int(file.Fd()), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, given); err != nil {
+		netns.SkipLoudly(t, err.Error())
+	}
+	var l *Listener
+	done := make(chan error)
+	go func() { // on a thread that ends with its goroutine, and its capabilities with it
+		runtime.LockOSThread()
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			done <- err
+			return
+		}
+		var err error
+		l, err = FromFile(file, ListenOptions{ReceiveBufferBytes: given + 1})
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	if got := l.ReceiveBufferBytes(); got != given {
+		t.Errorf("a receive buffer of %d bytes was given, and is now %d", given, got)
 	}
 }
 
