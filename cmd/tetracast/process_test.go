@@ -133,7 +133,8 @@ func freeUDP(t testing.TB) string {
 	return conn.LocalAddr().String()
 }
 
-// collecting is a collect process that writes to files.
+// collecting is a collect process that writes to files: one for the events, however
+// many.
 type collecting struct {
 	*process
 	address, events, account string
@@ -143,7 +144,7 @@ func startCollect(t testing.TB, args ...string) collecting {
 	t.Helper()
 	folder := t.TempDir()
 	c := collecting{address: freeUDP(t), events: filepath.Join(folder, "out.jsonl"), account: filepath.Join(folder, "account.json")}
-	c.process = run(t, append([]string{"collect", "--listen", c.address, "--write", c.events, "--account", c.account}, args...)...)
+	c.process = run(t, append([]string{"collect", "--listen", c.address, "--write", c.events, "--write-max-bytes", "0", "--account", c.account}, args...)...)
 	c.waitLog("Listening")
 	return c
 }

@@ -85,7 +85,7 @@ func (c *WriteConfig) hint(err error) string {
 	case errors.Is(err, sink.ErrInUse):
 		return "is another collector running? each needs a file of its own for --write"
 	case errors.Is(err, fs.ErrPermission) && c.MaxBytes > 0:
-		return fmt.Sprintf("user %d has to be able to read and write the file of --write and, as it is rotated, to write to its folder; --write-max-bytes 0 does without the latter", os.Geteuid())
+		return fmt.Sprintf("user %d has to be able to read and write the file of --write and, as it is rotated, to read and write its folder; --write-max-bytes 0 does without the latter", os.Geteuid())
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Sprintf("user %d has to be able to read and write the file of --write", os.Geteuid())
 	}

@@ -90,7 +90,7 @@ func syslogNGArgs(config, folder string, _ int) []string {
 }
 
 func collectArgs(_, folder string, port int) []string {
-	return []string{"collect", "--listen", fmt.Sprint("127.0.0.1:", port), "--write", folder + "/out", "--log-level", "error"}
+	return []string{"collect", "--listen", fmt.Sprint("127.0.0.1:", port), "--write", folder + "/out", "--write-max-bytes", "0", "--log-level", "error"}
 }
 
 // burstEvents is how many events wait in the socket of a collector that is to work

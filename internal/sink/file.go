@@ -28,8 +28,8 @@ const retryInterval = 10 * time.Second
 type FileConfig struct {
 	// Path is the current file's name, always. A symbolic link is followed once.
 	Path string
-	// MaxBytes is the size at which the file is rotated. A file is longer only
-	// if it is a single line. 0: it is never rotated.
+	// MaxBytes is what the file is rotated before it exceeds. A file is longer
+	// only if it is a single line, or if rotating fails. 0: it is never rotated.
 	MaxBytes int64
 	// MaxFiles is how many files are kept, the current one among them; the
 	// oldest are removed. 0: all.
@@ -71,6 +71,9 @@ type File struct {
 // where it is to be rotated, its folder does not let it. A device or a named pipe
 // is written to, and nothing else of all this.
 func OpenFile(config FileConfig) (*File, error) {
+	if config.MaxBytes < 0 || config.MaxFiles < 0 {
+		return nil, fmt.Errorf("sink: at most %d bytes and %d files: negative", config.MaxBytes, config.MaxFiles)
+	}
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
@@ -100,7 +103,7 @@ func (f *File) begin(file *os.File) error {
 	}
 	f.names = namesOf(path)
 	if f.config.MaxBytes > 0 {
-		if err := unix.Faccessat(unix.AT_FDCWD, f.names.folder, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		if err := unix.Faccessat(unix.AT_FDCWD, f.names.folder, unix.R_OK|unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
 			return fmt.Errorf("sink: rotating in the output file's folder: %w", &fs.PathError{Op: "access", Path: f.names.folder, Err: err})
 		}
 	}

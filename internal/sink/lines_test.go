@@ -132,6 +132,9 @@ func TestOpenFileRefused(t *testing.T) {
 	if _, err := OpenFile(FileConfig{Path: path}); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
 		t.Errorf("%v", err)
 	}
+	if _, err := OpenFile(FileConfig{Path: os.DevNull, MaxBytes: -1}); err == nil || !strings.Contains(err.Error(), "-1 bytes") {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestDeviceFull(t *testing.T) {
