@@ -1,5 +1,5 @@
 # What a developer types. .ci/run is what has to pass.
-.PHONY: check test race bench bench-gate bench-metadata-page fuzz kills pgo soak interop update
+.PHONY: check test race bench bench-gate bench-metadata-page fuzz kills pgo soak interop package update
 
 PEERS ?= $(HOME)/.cache/tetracast-peers
 
@@ -58,5 +58,9 @@ interop: ## with collectors of other projects, which it installs below PEERS
 	test/interop/peers.sh $(PEERS)
 	cd test/interop && TETRACAST_PEERS=$(PEERS) TETRACAST_REQUIRE_PEERS="rsyslog syslog-ng telegraf telegraf-syslog graygelf otel otel-syslog" go test -v ./...
 
-update: ## write the golden files anew
+package: ## .deb, .rpm, image, bill of materials and checksums, into dist
+	cd deploy/package && go run . $(if $(VERSION),-version $(VERSION)) -out ../../dist
+
+update: ## write the golden files anew, and the chart's copies of rules and dashboards
 	go test ./cmd/tetracast ./internal/metrics ./internal/sink/compact -update
+	cd test/deploy && go test -count=1 . -update
