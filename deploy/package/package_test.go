@@ -188,7 +188,7 @@ func scratch(t *testing.T) string {
 func TestUnits(t *testing.T) {
 	need(t, "dpkg", "systemd-analyze")
 	root := scratch(t)
-	sh(t, `dpkg-deb --extract "$2" "$1" && cp -R /usr/lib/systemd/system "$1"/usr/lib/systemd/`, root, one(t, "*.deb"))
+	sh(t, `dpkg-deb --extract "$2" "$1" && cp -R /usr/lib/systemd/system "$1"/usr/lib/systemd/ && mkdir -p "$1"/bin && cp /bin/kill "$1"/bin/`, root, one(t, "*.deb"))
 	units := `tetracast-export.service tetracast-collect.service tetracast-collect.socket`
 	verify := `systemd-analyze verify --man=no --recursive-errors=no --root="$1" ` + units
 	if out := sh(t, verify, root); out != "" {
