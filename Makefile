@@ -53,7 +53,6 @@ soak: ## the long runs: ten minutes with faults coming and going, millions of da
 	go run ./cmd/tetracast bench udp --rounds 1 --datagrams 10000000
 	go run ./cmd/tetracast bench collect --rounds 1 --events 10000000
 
-
 interop: ## with collectors of other projects, which it installs below PEERS
 	test/interop/peers.sh $(PEERS)
 	cd test/interop && TETRACAST_PEERS=$(PEERS) TETRACAST_REQUIRE_PEERS="rsyslog syslog-ng telegraf telegraf-syslog graygelf otel otel-syslog" go test -v ./...

@@ -86,7 +86,7 @@ func (s *stream) read(take func(batch [][]byte) error) error {
 	buffer := make([]byte, readBytes)
 	var from, to int   // of the bytes that are not parsed yet
 	var message []byte // whose rest is to come
-	var batch, held [][]byte
+	var batch [][]byte
 	for {
 		if from > 0 {
 			copy(buffer, buffer[from:to])
@@ -124,8 +124,7 @@ func (s *stream) read(take func(batch [][]byte) error) error {
 				}
 			}
 		}
-		held = batch
-		if err := take(held); err != nil {
+		if err := take(batch); err != nil {
 			return err
 		}
 	}
