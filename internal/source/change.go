@@ -17,12 +17,13 @@ type asked struct {
 type running struct {
 	ctx         context.Context
 	end         context.CancelCauseFunc
-	session     session
-	found       Tetragon
-	overlapping bool // another one is open already; guarded by Subscription.mu
+	want    *asked
+	session session
+	found   Tetragon
+	reading chan struct{} // closed when it is Subscription.current
 }
 
-// errReplaced ends a session whose successor is open.
+// errReplaced ends a session for one with other filters.
 var errReplaced = errors.New("source: replaced by a subscription with other filters")
 
 // overlapTime is how long the old session is read while the new one is open, so that
@@ -42,27 +43,44 @@ func (s *Subscription) SetFilters(ctx context.Context, filters Filters, auto boo
 	want := &asked{filters, auto}
 	s.mu.Lock()
 	run, old := s.run, s.current
-	s.mu.Unlock()
+	s.opening, s.early = old != nil, 0
 	if old == nil {
 		s.asked.Store(want)
+	}
+	s.mu.Unlock()
+	if old == nil {
 		return nil
 	}
 	next, err := s.begin(run, want, ctx)
+	s.mu.Lock()
+	s.opening = false
+	if err == nil {
+		s.asked.Store(want)
+		s.successor = next
+		s.overlap += s.early
+	}
+	s.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("source: subscribing with other filters: %w", err)
 	}
-	s.asked.Store(want)
-	s.mu.Lock()
-	s.successor, old.overlapping = next, true
-	s.mu.Unlock()
 	sleep(old.ctx, overlapTime)
-	old.end(errReplaced)
+	s.mu.Lock()
+	if c := s.current; c != nil && c != next { // old, or what followed it when it broke
+		c.end(errReplaced)
+	}
+	s.mu.Unlock()
+	// Until it is read the next call would find no subscription to replace.
+	select {
+	case <-next.reading:
+	case <-run.Done():
+		s.closeSuccessor()
+	}
 	return nil
 }
 
 // begin opens a session that ends with ctx. Opening it is given up with waiting.
 func (s *Subscription) begin(ctx context.Context, want *asked, waiting context.Context) (*running, error) {
-	r := new(running)
+	r := &running{want: want, reading: make(chan struct{})}
 	r.ctx, r.end = context.WithCancelCause(ctx)
 	stop := context.AfterFunc(waiting, func() { r.end(context.Cause(waiting)) })
 	var err error
@@ -87,18 +105,49 @@ func (s *Subscription) succeed() *running {
 	return r
 }
 
-// setCurrent notes from which session messages are handed on; nil: from none.
-func (s *Subscription) setCurrent(r *running) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.current = r
+// closeSuccessor closes the session that nobody will read, if there is one.
+func (s *Subscription) closeSuccessor() {
+	if r := s.succeed(); r != nil {
+		r.session.close()
+	}
 }
 
-// countOverlap counts messages of a session that is being replaced.
-func (s *Subscription) countOverlap(r *running, messages int) {
+// setCurrent notes that r's messages are handed on from now. It does not, and says
+// false, if other filters were asked for while r was being opened.
+func (s *Subscription) setCurrent(r *running) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.overlapping {
+	if r.want != s.asked.Load() {
+		return false
+	}
+	s.current = r
+	close(r.reading)
+	return true
+}
+
+// unsetCurrent notes that no messages are handed on.
+func (s *Subscription) unsetCurrent() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.current = nil
+}
+
+// replaced tells whether another session is open that follows the current one.
+func (s *Subscription) replaced() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.successor != nil
+}
+
+// countOverlap counts messages of a session that is being replaced: from when its
+// successor begins to open, because that may see events before open says so.
+func (s *Subscription) countOverlap(messages int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.successor != nil:
 		s.overlap += uint64(messages)
+	case s.opening:
+		s.early += uint64(messages)
 	}
 }

@@ -163,3 +163,45 @@ func TestSetFiltersWithoutSubscription(t *testing.T) {
 		}
 	})
 }
+
+// TestSetFiltersWhileBroken: the subscription breaks while the one that is to replace
+// it is being opened. Whatever is open by then is replaced.
+func TestSetFiltersWhileBroken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Config{Reconnect: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var server broadcaster
+		slow := make(chan struct{})
+		s.open = func(ctx context.Context, want *asked) (session, Tetragon, error) {
+			if len(want.filters.Allow) == 3 {
+				<-slow
+			}
+			return server.open(ctx, want)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		var last string
+		go func() { ended <- s.Run(ctx, func(b [][]byte) { last = string(b[len(b)-1]) }) }()
+		time.Sleep(time.Second)
+		changed := make(chan error, 1)
+		go func() { changed <- s.SetFilters(ctx, Filters{Allow: make([]*tetragon.Filter, 3)}, false) }()
+		time.Sleep(time.Second)
+		server.mu.Lock()
+		server.sessions[0].events <- nil // the end of the stream
+		server.mu.Unlock()
+		time.Sleep(time.Minute)
+		close(slow)
+		if err := <-changed; err != nil {
+			t.Error(err)
+		}
+		server.send("through the new one")
+		synctest.Wait()
+		cancel()
+		<-ended
+		if got := fmt.Sprint(server.asked); got != "[0 0 3]" || last != "through the new one" || s.Stats().Breaks != 1 {
+			t.Errorf("asked for %s, last event %q, %+v", got, last, s.Stats())
+		}
+	})
+}

@@ -126,6 +126,8 @@ type Subscription struct {
 	current   *running // nil: there is no subscription now
 	successor *running // follows current
 	overlap   uint64
+	opening   bool   // a successor is being opened
+	early     uint64 // messages since then
 }
 
 // session is one subscription, through one of the two clients.
@@ -190,6 +192,9 @@ func (s *Subscription) Stats() Stats {
 // Run subscribes and hands on what comes, as it comes, until ctx ends or,
 // without Config.Reconnect, the stream does. Every attempt walks all places.
 func (s *Subscription) Run(ctx context.Context, take Take) error {
+	ctx, ended := context.WithCancel(ctx)
+	defer s.closeSuccessor()
+	defer ended()
 	s.mu.Lock()
 	s.run = ctx
 	s.mu.Unlock()
@@ -198,9 +203,6 @@ func (s *Subscription) Run(ctx context.Context, take Take) error {
 		opened := time.Now()
 		err := s.once(ctx, take, &opened)
 		if ctx.Err() != nil {
-			if next := s.succeed(); next != nil {
-				next.session.close()
-			}
 			return ctx.Err()
 		}
 		if err == errReplaced {
@@ -255,6 +257,10 @@ func (s *Subscription) once(ctx context.Context, take Take, opened *time.Time) e
 	}
 	defer r.end(context.Canceled) // ends the stream with the session
 	defer r.session.close()
+	if !s.setCurrent(r) {
+		return errReplaced
+	}
+	defer s.unsetCurrent()
 	found := r.found
 	*opened = time.Now()
 	s.seeAgain()
@@ -264,19 +270,17 @@ func (s *Subscription) once(ctx context.Context, take Take, opened *time.Time) e
 		"tetragon_version", found.Version, "client", found.Client, "filters", found.FiltersOrigin,
 		"allow", len(found.Filters.Allow), "deny", len(found.Filters.Deny), "fields", len(found.Filters.Fields))
 	s.config.Connected(found)
-	s.setCurrent(r)
-	defer s.setCurrent(nil)
 	for {
 		batch, err := r.session.next()
 		if err != nil {
-			if context.Cause(r.ctx) == errReplaced {
+			if s.replaced() {
 				return errReplaced
 			}
 			s.broke(ctx, err)
 			s.fallBack(ctx, found, err)
 			return err
 		}
-		s.countOverlap(r, len(batch))
+		s.countOverlap(len(batch))
 		take(batch)
 	}
 }
