@@ -15,8 +15,8 @@ type asked struct {
 
 // running is a session from which messages are handed on.
 type running struct {
-	ctx         context.Context
-	end         context.CancelCauseFunc
+	ctx     context.Context
+	end     context.CancelCauseFunc
 	want    *asked
 	session session
 	found   Tetragon
