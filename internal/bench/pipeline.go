@@ -25,7 +25,12 @@ type PipelineOptions struct {
 	// Empty: none.
 	Profiles string
 	JSON     bool
+
+	settled bool // measure after what export does once, some seconds after its start
 }
+
+// settleTime is after export has given back the memory that its start needed.
+const settleTime = 6 * time.Second
 
 // PipelineRow is a measured row: medians over the rounds.
 type PipelineRow struct {
@@ -222,6 +227,9 @@ func (r *rivalProcess) watch(ctx context.Context, server, account string, option
 		}
 	}
 	window, warmUp := options.Window, max(options.Window/4, 500*time.Millisecond)
+	if options.settled {
+		warmUp = settleTime
+	}
 	var profile *profile
 	if args[0] == "export" && options.Profiles != "" {
 		if profile, err = newProfile(options.Profiles, r.name); err != nil {

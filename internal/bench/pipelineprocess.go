@@ -177,28 +177,30 @@ func (o *observed) dropped() (total uint64) {
 	return total
 }
 
-// ask has the process write its account, and reads it.
-func (c *child) ask(ctx context.Context, path string) (o observed, err error) {
+// ask has the process write its account, and reads it. It returns when the account
+// was asked for.
+func (c *child) ask(ctx context.Context, path string) (o observed, at time.Time, err error) {
 	_ = os.Remove(path)
 	for i := range 10_000 {
 		if i%500 == 0 {
+			at = time.Now()
 			if err := c.cmd.Process.Signal(unix.SIGUSR1); err != nil {
-				return o, fmt.Errorf("bench: asking for an account: %w", err)
+				return o, at, fmt.Errorf("bench: asking for an account: %w", err)
 			}
 		}
 		text, err := os.ReadFile(path)
 		if err == nil {
-			return o, json.Unmarshal(text, &o)
+			return o, at, json.Unmarshal(text, &o)
 		}
 		select {
 		case <-ctx.Done():
-			return o, ctx.Err()
+			return o, at, ctx.Err()
 		case <-c.exited:
-			return o, fmt.Errorf("bench: the process ended: %s", c.log.String())
+			return o, at, fmt.Errorf("bench: the process ended: %s", c.log.String())
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
-	return o, errors.New("bench: the process writes no account")
+	return o, at, errors.New("bench: the process writes no account")
 }
 
 // measure waits until the process sends, lets it warm up, and returns what it used in
@@ -214,8 +216,12 @@ func (c *child) measure(ctx context.Context, sends <-chan struct{}, account stri
 	if err := sleep(ctx, warmUp); err != nil {
 		return u, err
 	}
-	before, err := c.ask(ctx, account)
+	before, askedBefore, err := c.ask(ctx, account)
 	if err != nil {
+		return u, err
+	}
+	// What an account costs the process is not in the window.
+	if err := sleep(ctx, 20*time.Millisecond); err != nil {
 		return u, err
 	}
 	cpu, err := cpuTimeOf(c.cmd.Process.Pid)
@@ -226,16 +232,19 @@ func (c *child) measure(ctx context.Context, sends <-chan struct{}, account stri
 	if err := sleep(ctx, window); err != nil {
 		return u, err
 	}
-	after, err := c.ask(ctx, account)
-	if err != nil {
-		return u, err
-	}
 	cpuAfter, err := cpuTimeOf(c.cmd.Process.Pid)
 	if err != nil {
 		return u, err
 	}
-	u = processUsage{events: after.Seen - before.Seen, dropped: after.dropped() - before.dropped(), cpu: cpuAfter - cpu,
-		from: begin.Sub(c.started), window: time.Since(begin), switches: switchesOf(c.cmd.Process.Pid) - switches, rssBytes: rssOf(c.cmd.Process.Pid)}
+	u = processUsage{cpu: cpuAfter - cpu, from: begin.Sub(c.started), window: time.Since(begin),
+		switches: switchesOf(c.cmd.Process.Pid) - switches, rssBytes: rssOf(c.cmd.Process.Pid)}
+	after, askedAfter, err := c.ask(ctx, account)
+	if err != nil {
+		return u, err
+	}
+	u.dropped = after.dropped() - before.dropped()
+	// Of the events between the accounts, those in the window.
+	u.events = uint64(float64(after.Seen-before.Seen) * u.window.Seconds() / askedAfter.Sub(askedBefore).Seconds())
 	return u, nil
 }
 

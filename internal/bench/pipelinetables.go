@@ -43,9 +43,7 @@ func rivalsTable(ctx context.Context, recording namedEvents, jsonGoal, frameGoal
 // slowTable measures a client that has little to do, and one at rest.
 func slowTable(ctx context.Context, recording namedEvents, options PipelineOptions) (PipelineTable, error) {
 	var all []*rivalProcess
-	if options.Window < 4*time.Second {
-		options.Window = 4 * time.Second
-	}
+	options.Window, options.settled = max(options.Window, 4*time.Second), true
 	for _, rate := range []int{10, 100, 1000} {
 		relay := fmt.Sprintf("read and write only, %d/s", rate)
 		rivals := []*rivalProcess{
@@ -101,6 +99,7 @@ func watchIdle(ctx context.Context, options PipelineOptions, rivals []*rivalProc
 
 // ratesTable shows how the cost grows with the rate, and memory.
 func ratesTable(ctx context.Context, recording namedEvents, options PipelineOptions) (PipelineTable, error) {
+	options.settled = true
 	var all []*rivalProcess
 	for _, rate := range []int{1000, 5000, 10_000, 20_000, 50_000} {
 		goal := ""
