@@ -3,8 +3,35 @@ package app
 import (
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 )
+
+// TestForgetProgramPages: the program's pages leave the memory, and come back as they
+// are needed.
+func TestForgetProgramPages(t *testing.T) {
+	resident := func() (kib int) {
+		t.Helper()
+		status, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(status)) {
+			if f := strings.Fields(line); f[0] == "RssFile:" {
+				kib, _ = strconv.Atoi(f[1])
+			}
+		}
+		return kib
+	}
+	before := resident()
+	if err := forgetProgramPages(); err != nil {
+		t.Fatal(err)
+	}
+	if after := resident(); before == 0 || after > before/2 {
+		t.Errorf("%d KiB of files were in memory, then %d", before, after)
+	}
+}
 
 // TestMemoryLimit: the least limit on the way from the process's control group to
 // the root is the one in force.
