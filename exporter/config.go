@@ -71,7 +71,8 @@ type Config struct {
 	// which tells the receivers if this one is killed. Empty: nowhere.
 	CountersFile string
 	// FlushInterval is the longest that an event waits for others to share its
-	// datagram, in formats that pack several. Zero: DefaultFlushInterval.
+	// datagram, in formats that pack several. Where fewer than 8 batches come in it,
+	// none waits. Zero: DefaultFlushInterval.
 	FlushInterval time.Duration
 
 	// QueueBytes bounds the events that wait, in bytes. When it is reached the

@@ -1,15 +1,11 @@
 package exporter
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"strconv"
 	"time"
-
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
-
-	"github.com/cilium/tetragon/api/v1/tetragon"
 
 	"tetracast/datagram"
 	"tetracast/internal/udp"
@@ -112,19 +108,8 @@ func (s *stream) shorten(event *datagram.Event, t *transcode.Transcoder) error {
 	if !ok {
 		return datagram.ErrOversize
 	}
-	wire := event.Wire
-	if wire == nil { // it came as JSON
-		var parsed tetragon.GetEventsResponse
-		if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(event.Line, &parsed); err != nil {
-			return datagram.ErrOversize
-		}
-		var err error
-		if wire, err = proto.Marshal(&parsed); err != nil {
-			return datagram.ErrOversize
-		}
-	}
 	limit := limiter.MaxLine(event)
-	line, _, err := t.AppendMax(s.batch.Grow(max(limit, 0))[:0], wire, limit-1)
+	line, _, err := t.AppendLineMax(s.batch.Grow(max(limit, 0))[:0], bytes.TrimSuffix(event.Line, []byte{'\n'}), limit-1)
 	if err != nil || len(line) >= limit {
 		return datagram.ErrOversize
 	}

@@ -54,7 +54,7 @@ const chunkBytes = 64 << 10
 
 // spareChunks is how many empty chunks are kept for reuse. More than these go
 // back to the garbage collector after a burst.
-const spareChunks = 4
+const spareChunks = 16
 
 // An event longer than a chunk gets one of its own. One such chunk is kept, if it is
 // not longer than giantBytes, until giantIdle others were begun without need of it.

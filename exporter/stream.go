@@ -73,8 +73,7 @@ type stream struct {
 	straight      bool              // agent_init may go by announceStraight: it is plain, and in memory
 	tooWide       bool              // of trySend: the next datagram is above the path MTU
 	shrunk        bool              // it is less than MaxDatagram because of the path
-	flushInterval time.Duration     // how long the packer may keep an event
-	flushed       time.Time         // when it last kept none
+	hold          hold              // of what the packer keeps
 
 	record      datagram.Batch // agent_init on its way
 	recordAlone [1][]byte      // likewise, of announceStraight
@@ -129,7 +128,7 @@ func newStream(d Destination, cache *metadata.Cache, c Config) (*stream, error) 
 		statsInterval: c.StatsInterval,
 		statsDue:      never,
 		upstream:      c.Upstream,
-		flushInterval: c.FlushInterval,
+		hold:          hold{interval: c.FlushInterval},
 		trouble:       make(chan struct{}, 1),
 		pending:       pendingBatch{pool: udp.Pool{MaxBytes: d.QueueBytes / 4}},
 		log:           c.Logger.With("udp_destination", d.Address),
@@ -248,12 +247,12 @@ func (s *stream) pack(event *datagram.Event, t *transcode.Transcoder) {
 
 // flush sends what was packed, after what the destination did not take before.
 // It never waits: what is not taken now is kept, in order, for nextAttempt. A
-// packer may keep events until the flush interval is over, or until final.
+// packer may keep events as long as hold says, but not when it is final.
 func (s *stream) flush(in *intake, now time.Time, final bool) {
 	s.fitPath(now)
-	if s.waiting() > 0 && (final || !now.Before(s.flushDue())) {
+	if s.waiting() > 0 && (s.hold.over(now, s.number) || final) {
 		s.packer.Flush(&s.batch)
-		s.flushed = now
+		s.hold.let = now
 	}
 	s.rotate(now)
 	if !now.Before(s.announceDue) {
@@ -279,6 +278,7 @@ func (s *stream) flush(in *intake, now time.Time, final bool) {
 	}
 	s.batch.Reset()
 	s.tell(in, now)
+	s.hold.kept = s.waiting() > 0
 	s.counts.queued = s.pending.events + uint64(s.waiting())
 	if s.befell.pendingBytes != s.pending.held {
 		s.befell.pendingBytes, s.befell.pool, s.befell.news = s.pending.held, s.pending.pool.Stats(), true
@@ -368,11 +368,6 @@ func (s *stream) waiting() int {
 	}
 	return s.keeps.Waiting()
 }
-
-// flushDue is when the packer must let go what it keeps. The first event after a
-// pause goes at once, so that a quiet stream needs no timer; those that follow it
-// closely share datagrams.
-func (s *stream) flushDue() time.Time { return s.flushed.Add(s.flushInterval) }
 
 // refuse counts numbered events that the kernel will not get.
 func (s *stream) refuse(reason ledger.Reason, events int) {

@@ -13,12 +13,13 @@ import (
 // they are still in the processor's cache when the kernel copies them.
 const linesBytes = 256 << 10
 
-// What giant events made of that memory is kept, up to maxLinesBytes, until linesIdle
-// batches in a row needed little of it.
+// The lines have linesRoom, into which one more event fits after linesBytes, but for
+// a giant. What giants make of it is kept, up to maxLinesBytes, until linesIdle
+// batches in a row did without.
 const (
-	keptLinesBytes = 4 * linesBytes
-	maxLinesBytes  = 16 * linesBytes
-	linesIdle      = 256
+	linesRoom     = 2 * linesBytes
+	maxLinesBytes = 16 * linesBytes
+	linesIdle     = 256
 )
 
 // never is later than anything that is due.
@@ -33,7 +34,7 @@ type worker struct {
 	all        []*stream // these, and those that have ended, whose figures stay in the account
 	lineNeeded bool      // some stream sends events as JSON
 	lines      []byte    // the JSON lines of the events at hand, back to back
-	idle       int       // batches since the lines were long
+	idle       int       // batches since the lines needed more than linesRoom
 	events     []event
 	intake     intake         // as of the last time the role was taken
 	final      bool           // nothing may be kept for a later datagram: the end is near
@@ -61,6 +62,9 @@ type workerCounts struct {
 func (w *worker) add(bytes []byte, f form) {
 	if len(w.lines) > linesBytes {
 		w.finish(time.Now())
+	}
+	if w.lines == nil && w.lineNeeded {
+		w.lines = make([]byte, 0, linesRoom)
 	}
 	if f == formLine {
 		w.lines = append(w.lines, bytes...)
@@ -115,12 +119,12 @@ func (w *worker) finish(now time.Time) {
 	w.part(now)
 	clear(w.events)
 	w.events = w.events[:0]
-	if len(w.lines) > keptLinesBytes/4 {
+	if w.idle++; len(w.lines) > linesRoom {
 		w.idle = 0
 	}
 	w.lines = w.lines[:0]
-	if w.idle++; w.inUse() || cap(w.lines) > maxLinesBytes || cap(w.lines) > keptLinesBytes && w.idle > linesIdle {
-		w.lines = nil // a giant event's memory is not kept for ever, nor is what the kernel still reads
+	if w.inUse() || cap(w.lines) > maxLinesBytes || cap(w.lines) > linesRoom && w.idle > linesIdle {
+		w.lines = nil // a giant's memory is not kept for ever, nor is what the kernel still reads
 	}
 }
 
@@ -175,8 +179,8 @@ func (w *worker) again(queued bool) time.Time {
 		if s.statsDue.Before(due) {
 			due = s.statsDue
 		}
-		if s.waiting() > 0 && s.flushDue().Before(due) {
-			due = s.flushDue()
+		if s.hold.kept && s.hold.due().Before(due) {
+			due = s.hold.due()
 		}
 		if queued || len(s.pending.Datagrams) > 0 {
 			due = s.nextAttempt

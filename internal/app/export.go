@@ -60,7 +60,7 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	c.Metadata.addFlags(flags)
 	c.Metrics.addFlags(flags, DefaultExportMetrics)
 	flags.DurationVar(&c.StatsInterval, "stats-interval", -1, "time between two agent_stats, the account as an event, give or take a tenth; -1ns: 10s in frames, else 60s; 0: none, and no goodbye")
-	flags.DurationVar(&c.FlushInterval, "flush-interval", exporter.DefaultFlushInterval, "the longest that an event waits for others to share its datagram, in formats that pack several")
+	flags.DurationVar(&c.FlushInterval, "flush-interval", exporter.DefaultFlushInterval, "the longest that an event waits for others to share its datagram, in formats that pack several; where fewer than 8 batches of events come in this time, none waits")
 	flags.StringVar(&c.StateDir, "state-dir", "", "folder for the counters that outlive a kill, so that the next process can tell the receivers; empty: none")
 	flags.StringVar(&c.AccountFile, "account", "", "write the account as JSON to this file at the end and on SIGUSR1")
 
