@@ -3,22 +3,17 @@ package bench
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/cilium/tetragon/api/v1/tetragon"
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	"tetracast/datagram"
-	"tetracast/exporter"
 	"tetracast/internal/replay"
 )
 
@@ -325,141 +320,4 @@ func tailOnce(ctx context.Context, program string, lines [][]byte, rate int, win
 		}
 		after = now
 	}
-}
-
-// latencyTable measures, in this process, the time from an event being handed to
-// the exporter, as a source does, to its datagram being in the kernel, which stamps
-// it, at 20,000 events a second.
-func latencyTable(ctx context.Context, recording namedEvents, options PipelineOptions) (PipelineTable, error) {
-	t := PipelineTable{Title: "event handed over to datagram in the kernel, 20,000 events a second in batches of a millisecond, " + recording.name}
-	for _, f := range []struct {
-		format string
-		goal   string
-	}{{"json", "p99 under 1,000 us"}, {"ndjson", "p99 under 6,000 us"}, {"frame", "p99 under 6,000 us: the flush interval and 1 ms"}} {
-		times, err := latencies(ctx, f.format, recording.events, options.Window)
-		if err != nil {
-			return t, err
-		}
-		us := func(share float64) float64 { return float64(quantile(times, share).Nanoseconds()) / 1000 }
-		t.Rows = append(t.Rows, PipelineRow{Name: f.format, Goal: f.goal, EventsASec: float64(len(times)) / options.Window.Seconds(),
-			LatencyP50: us(0.5), LatencyP99: us(0.99), LatencyP999: us(0.999)})
-	}
-	return t, nil
-}
-
-// latencies sends numbered events and reads when the kernel had each.
-func latencies(ctx context.Context, format string, events [][]byte, window time.Duration) (times []time.Duration, err error) {
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = conn.Close() }()
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	controlErr := raw.Control(func(fd uintptr) {
-		err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1), unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20))
-	})
-	if err = errors.Join(err, controlErr); err != nil {
-		return nil, fmt.Errorf("bench: a socket that stamps: %w", err)
-	}
-	to, err := exporter.ParseDestination(format+"://"+conn.LocalAddr().String(), exporter.Destination{MaxShared: datagram.DefaultFrameDatagram, JSONSequence: format != "frame", GSO: "off"})
-	if err != nil {
-		return nil, err
-	}
-	if format == "frame" {
-		to.MaxDatagram = datagram.DefaultFrameDatagram
-	}
-	out, err := exporter.NewUDPExporter(exporter.Config{Destinations: []exporter.Destination{to}, StatsInterval: -1, MetadataInterval: -1})
-	if err != nil {
-		return nil, err
-	}
-	running, stop := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = out.Run(running) }()
-	handed := make([]int64, 1) // when event number i was handed over, in nanoseconds since 1970
-	const perBatch = 20
-	begin := time.Now()
-	for next := 0; time.Since(begin) < window && ctx.Err() == nil; next += perBatch {
-		batch := make([][]byte, perBatch)
-		for i := range batch {
-			batch[i] = events[(next+i)%len(events)]
-		}
-		now := time.Now().UnixNano()
-		for range batch {
-			handed = append(handed, now)
-		}
-		_ = out.SendBatch(batch)
-		time.Sleep(time.Until(begin.Add(time.Duration(next/perBatch+1) * time.Millisecond)))
-	}
-	stop()
-	<-ended
-	if err := out.Close(); err != nil {
-		return nil, err
-	}
-	return stamped(conn, format, handed)
-}
-
-// stamped reads the datagrams that wait, and returns the times from an event's
-// hand-over to the stamp of its datagram.
-func stamped(conn *net.UDPConn, format string, handed []int64) (times []time.Duration, err error) {
-	reader := datagram.NewFrameReader(datagram.FrameReaderConfig{})
-	buffer, control := make([]byte, 1<<16), make([]byte, 256)
-	note := func(number uint64, stamp int64) {
-		if number < uint64(len(handed)) && number > 0 {
-			times = append(times, time.Duration(stamp-handed[number]))
-		}
-	}
-	for {
-		_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-		n, c, _, _, err := conn.ReadMsgUDPAddrPort(buffer, control)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if len(times) == 0 {
-				return nil, errors.New("bench: no event arrived")
-			}
-			return times, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		stamp, ok := stampOf(control[:c])
-		if !ok {
-			return nil, errors.New("bench: the kernel stamped no datagram")
-		}
-		if format == "frame" {
-			var h datagram.Header
-			body, err := reader.Open(buffer[:n], &h)
-			if err == nil {
-				err = reader.Read(&h, body, time.Now(), func(number uint64, _ []byte) {
-					if h.Kind == datagram.KindEvent {
-						note(number, stamp)
-					}
-				})
-			}
-			if err != nil {
-				return nil, err
-			}
-			continue
-		}
-		for p, err := range datagram.UnpackNDJSON(buffer[:n]) {
-			if err == nil {
-				note(p.Mark.Number, stamp)
-			}
-		}
-	}
-}
-
-// stampOf reads SCM_TIMESTAMPNS, in nanoseconds since 1970; see socket(7).
-func stampOf(control []byte) (ns int64, ok bool) {
-	messages, err := unix.ParseSocketControlMessage(control)
-	if err != nil {
-		return 0, false
-	}
-	for _, m := range messages {
-		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16 {
-			return int64(binary.NativeEndian.Uint64(m.Data))*1e9 + int64(binary.NativeEndian.Uint64(m.Data[8:])), true
-		}
-	}
-	return 0, false
 }
