@@ -110,7 +110,7 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 	defer serving.close()
 	var in *collector.Collector
 	if serving != nil {
-		config.Measure = c.collectMetrics(serving, &in)
+		config.Measure = c.collectMetrics(serving, &in, file)
 	}
 	in, err = collector.New(config)
 	for _, file := range config.Inherited {

@@ -12,6 +12,7 @@ import (
 	"tetracast/exporter"
 	"tetracast/internal/collector"
 	"tetracast/internal/metrics"
+	"tetracast/internal/sink"
 	"tetracast/internal/upstream"
 )
 
@@ -81,9 +82,13 @@ func (c *AgentsConfig) expected() (names []string, err error) {
 }
 
 // collectMetrics registers the metrics of a collector, which *in is when it is
-// scraped, and returns what that one is to be given.
-func (c *CollectConfig) collectMetrics(s *metricsServer, in **collector.Collector) *collector.Measure {
-	m := metrics.NewCollector(func(perAgent bool) collector.Stats { return (*in).Stats(perAgent) }, c.QueueBytes, c.Agents.PerAgent)
+// scraped, and of its file, if it has one, and returns what that one is to be given.
+func (c *CollectConfig) collectMetrics(s *metricsServer, in **collector.Collector, file *outputFile) *collector.Measure {
+	var fileStats func() sink.FileStats
+	if file != nil {
+		fileStats = file.Stats
+	}
+	m := metrics.NewCollector(func(perAgent bool) collector.Stats { return (*in).Stats(perAgent) }, c.QueueBytes, c.Agents.PerAgent, fileStats)
 	s.registry.MustRegister(m)
 	return m.Measure()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tetracast/internal/collector"
+	"tetracast/internal/sink"
 	"tetracast/ledger"
 )
 
@@ -60,6 +61,9 @@ var (
 	waitLimit  = collected.gauge("collector_queue_limit_bytes", "Their bound, --queue-bytes.")
 	delivered  = collected.counter("collector_delivered_events_total", "Events that the sink took.")
 	sinkTime   = collected.histogram("collector_sink_write_seconds", "Time of a write of the sink, of up to 256 KiB.")
+	rotations  = collected.counter("collector_sink_rotations_total", "Times that the file of --write was rotated.")
+	reopens    = collected.counter("collector_sink_reopens_total", "Times that it was opened anew, because it had been renamed or deleted.")
+	sinkFailed = collected.counter("collector_sink_failed_tasks_total", "What failed beside the writing, and is tried again: to rotate, reopen, remove or compress.", "task")
 	streams    = collected.gauge("collector_streams", "Streams known now.")
 	agents     = collected.gauge("collector_agents", "Hosts known now that said who they are.")
 	silent     = collected.gauge("collector_silent_agents", "Of them, those silent for longer than --agent-silent-after.")
@@ -82,6 +86,7 @@ type Collector struct {
 	state      func(perAgent bool) collector.Stats
 	perAgent   bool
 	queueLimit int
+	file       func() sink.FileStats
 	transcode  *prometheus.HistogramVec
 	sink       *prometheus.HistogramVec
 
@@ -92,9 +97,9 @@ type Collector struct {
 }
 
 // NewCollector returns a Collector that asks for the state at each scrape: with the
-// single agents if they are to have series.
-func NewCollector(state func(perAgent bool) collector.Stats, queueLimitBytes int, perAgent bool) *Collector {
-	return &Collector{state: state, perAgent: perAgent, queueLimit: queueLimitBytes,
+// single agents if they are to have series. file may be nil.
+func NewCollector(state func(perAgent bool) collector.Stats, queueLimitBytes int, perAgent bool, file func() sink.FileStats) *Collector {
+	return &Collector{state: state, perAgent: perAgent, queueLimit: queueLimitBytes, file: file,
 		transcode: seconds(decodeTime, transcodeBounds), sink: seconds(sinkTime, sinkBounds)}
 }
 
@@ -148,12 +153,24 @@ func (c *Collector) Collect(to chan<- prometheus.Metric) {
 	send(to, waitLimit, c.queueLimit)
 	send(to, delivered, a.Delivered)
 	c.sink.Collect(to)
+	if c.file != nil {
+		sendFile(to, c.file())
+	}
 	send(to, streams, s.Streams)
 	send(to, agents, s.Agents)
 	send(to, silent, s.Silent)
 	send(to, expected, s.Expected)
 	send(to, unseen, s.Unseen)
 	sendAgents(to, s.PerAgent)
+}
+
+func sendFile(to sending, f sink.FileStats) {
+	send(to, rotations, f.Rotations)
+	send(to, reopens, f.Reopens)
+	send(to, sinkFailed, f.FailedRotations, "rotate")
+	send(to, sinkFailed, f.FailedReopens, "reopen")
+	send(to, sinkFailed, f.FailedRemovals, "remove")
+	send(to, sinkFailed, f.FailedCompressions, "compress")
 }
 
 // sendUndecodable sends the faults that occurred, and those that say that somebody

@@ -21,6 +21,7 @@ var (
 	subscriptions = exported.counter("exporter_subscriptions_total", "Subscriptions made; all but the first are reconnects.")
 	breaks        = exported.counter("exporter_subscription_breaks_total", "Subscriptions that ended while more was wanted; with --source file: files that became shorter or vanished before they were read.", "cause")
 	blind         = exported.counter("exporter_blind_seconds_total", "Time without a subscription after the first one; what happened in it nobody can count.")
+	overlap       = exported.counter("exporter_overlap_events_total", "Events that may have come twice, because a changed filter opened the new subscription before it closed the old.")
 	fallbacks     = exported.counter("exporter_grpc_fallbacks_total", "Times that the one gRPC client was given up for the other, for the rest of the process.")
 	upstreamLost  = exported.counter("exporter_upstream_lost_events_total", "Events that Tetragon itself lost, as its own metrics tell; listener_overflow_all_clients counts for all its clients, so it is an upper bound.", "stage")
 
@@ -178,6 +179,7 @@ func sendSubscription(to sending, state *ExporterState) {
 	}
 	send(to, subscribed, truth(s.Connects > s.Breaks))
 	send(to, subscriptions, s.Connects)
+	send(to, overlap, s.Overlap)
 	send(to, fallbacks, s.Fallbacks)
 	send(to, breaks, s.Internal, "internal")
 	send(to, breaks, s.TooLarge, "too_large")

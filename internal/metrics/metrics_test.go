@@ -14,6 +14,7 @@ import (
 
 	"tetracast/exporter"
 	"tetracast/internal/collector"
+	"tetracast/internal/sink"
 	"tetracast/internal/source"
 	"tetracast/internal/udp"
 	"tetracast/ledger"
@@ -42,7 +43,7 @@ func TestPage(t *testing.T) {
 // fullExporter is a state in which every metric has a series.
 func fullExporter() ExporterState {
 	n := uint64(7)
-	state := ExporterState{QueueLimitBytes: 1 << 20, Subscription: &source.Stats{Connects: 4, Breaks: 3, Internal: 1, TooLarge: 1, Fallbacks: 1}}
+	state := ExporterState{QueueLimitBytes: 1 << 20, Subscription: &source.Stats{Connects: 4, Breaks: 3, Internal: 1, TooLarge: 1, Fallbacks: 1, Overlap: 7}}
 	a := &state.Account
 	a.Seen, a.Excluded, a.SubscriptionBreaks, a.BlindMS = 100, 3, 3, 1500
 	a.Dropped[ledger.QueueFullPolicy] = 5
@@ -64,6 +65,10 @@ func fullExporter() ExporterState {
 	return state
 }
 
+func fullFile() sink.FileStats {
+	return sink.FileStats{Rotations: 3, Reopens: 1, FailedRotations: 2, FailedReopens: 4, FailedRemovals: 5, FailedCompressions: 6}
+}
+
 // fullCollector likewise.
 func fullCollector(perAgent bool) (s collector.Stats) {
 	s.Account.Received, s.Account.Delivered = 100, 90
@@ -80,7 +85,7 @@ func fullCollector(perAgent bool) (s collector.Stats) {
 
 func registries(t testing.TB) map[string]*prometheus.Registry {
 	t.Helper()
-	e, c := NewExporter(fullExporter), NewCollector(fullCollector, 1<<20, true)
+	e, c := NewExporter(fullExporter), NewCollector(fullCollector, 1<<20, true, fullFile)
 	e.Measure().Wire("a.example:7514", "frame", time.Millisecond)
 	e.Measure().Transcode(time.Microsecond)
 	c.Measure().Sink(time.Millisecond)
@@ -175,7 +180,7 @@ func TestAgentsAreBounded(t *testing.T) {
 		}
 		s.PerAgent[9].Hostname = ""
 		return s
-	}, 1, true))
+	}, 1, true, nil))
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -203,7 +208,7 @@ func TestAgentsAreBounded(t *testing.T) {
 // is taken off the account, and a counter must not fall.
 func TestCounterNeverFalls(t *testing.T) {
 	var s collector.Stats
-	c := NewCollector(func(bool) collector.Stats { return s }, 1, false)
+	c := NewCollector(func(bool) collector.Stats { return s }, 1, false, nil)
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(c)
 	for i, step := range []struct{ now, want int }{{2, 2}, {1, 2}, {3, 3}} {

@@ -74,7 +74,7 @@ func BenchmarkScrape(b *testing.B) {
 	for _, perAgent := range []bool{false, true} {
 		b.Run(fmt.Sprintf("per-agent=%v", perAgent), func(b *testing.B) {
 			registry := prometheus.NewRegistry()
-			registry.MustRegister(NewCollector(c.Stats, 1<<20, perAgent))
+			registry.MustRegister(NewCollector(c.Stats, 1<<20, perAgent, nil))
 			handler := promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 			request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 			b.ReportAllocs()

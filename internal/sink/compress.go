@@ -72,7 +72,6 @@ func (f *File) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	var packing trouble
 	retry := time.NewTimer(0) // at once: what is left from before
 	defer retry.Stop()
 	for {
@@ -86,7 +85,7 @@ func (f *File) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		packing.report(f.config.Log, "Compressing rotated files", "they stay as they are", err)
+		f.packing.report(f.config.Log, "Compressing rotated files", "they stay as they are", err)
 		if err != nil {
 			retry.Reset(retryInterval)
 		}

@@ -57,6 +57,9 @@ type File struct {
 	rotation  trouble
 	reopening trouble
 	retention trouble
+	packing   trouble // of Run's goroutine
+
+	rotations, reopens atomic.Uint64
 
 	renaming sync.Mutex // held while rotated files get and lose their names
 }
@@ -264,6 +267,7 @@ func (f *File) reopen() error {
 		_ = file.Close()
 		return err
 	}
+	f.reopens.Add(1)
 	if err := old.Close(); err != nil { // as by NFS, where writing fails as late as here
 		f.config.Log.Error("Closing the output file failed: lines that counted as written may be missing at its end", "cause", err)
 	}
@@ -278,6 +282,25 @@ func (f *File) same() (mine unix.Stat_t, same bool, err error) {
 	var there unix.Stat_t
 	err = unix.Stat(f.names.path, &there)
 	return mine, err == nil && mine.Dev == there.Dev && mine.Ino == there.Ino, nil
+}
+
+// FileStats counts what a File does beside the writing.
+type FileStats struct {
+	Rotations uint64
+	Reopens   uint64 // without those of a rotation
+	// What failed and is tried again: rotating, reopening, removing what is too old, and
+	// compressing.
+	FailedRotations, FailedReopens, FailedRemovals, FailedCompressions uint64
+}
+
+// Stats returns the counts so far. It may be called at any time.
+func (f *File) Stats() FileStats {
+	rotations := f.rotations.Load() // before the others: each is a reopening too
+	return FileStats{
+		Rotations: rotations, Reopens: f.reopens.Load() - rotations,
+		FailedRotations: f.rotation.failures.Load(), FailedReopens: f.reopening.failures.Load(),
+		FailedRemovals: f.retention.failures.Load(), FailedCompressions: f.packing.failures.Load(),
+	}
 }
 
 // Close implements [Sink].
@@ -297,8 +320,9 @@ func (f *File) Close() error {
 // trouble is what failed beside the writing, and is tried again after a while.
 // The zero value is no trouble.
 type trouble struct {
-	failing bool
-	next    time.Time
+	failing  bool
+	next     time.Time
+	failures atomic.Uint64
 }
 
 func (t *trouble) due() bool { return !t.failing || !time.Now().Before(t.next) }
@@ -310,6 +334,7 @@ func (t *trouble) report(log *slog.Logger, task, meanwhile string, err error) {
 	case err != nil:
 		log.Error(task+" fails", "meanwhile", meanwhile, "cause", err)
 		t.next = time.Now().Add(retryInterval)
+		t.failures.Add(1)
 	case t.failing:
 		log.Info(task + " works again")
 	}

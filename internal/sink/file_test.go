@@ -266,6 +266,9 @@ func TestOthersHandleTheFile(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 	wantFile(t, path+".1", "eee\nfff\n")
+	if got, want := f.Stats(), (FileStats{Reopens: 2}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
 }
 
 func TestRotationBehindASymbolicLink(t *testing.T) {
@@ -425,6 +428,9 @@ func TestRotationFails(t *testing.T) {
 		}
 		if !strings.Contains(log.String(), "Rotating the output file works again") {
 			t.Errorf("nothing says that it works again:\n%s", log.String())
+		}
+		if got, want := f.Stats(), (FileStats{Rotations: 1, FailedRotations: 2}); got != want {
+			t.Errorf("%+v, want %+v", got, want)
 		}
 	})
 }

@@ -146,6 +146,7 @@ func (f *File) tryRotate() (list []rotation, err error) {
 		// file is written on too, and its lock keeps it from being compressed.
 		return nil, errors.Join(err, unix.Renameat2(unix.AT_FDCWD, rotated, unix.AT_FDCWD, f.names.path, unix.RENAME_NOREPLACE))
 	}
+	f.rotations.Add(1)
 	return append(list, rotation{at: at, suffixes: []string{""}}), nil
 }
 
