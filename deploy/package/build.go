@@ -2,6 +2,7 @@ package main
 
 import (
 	"debug/buildinfo"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,17 +11,18 @@ import (
 	"time"
 )
 
-// release is a binary and what is known of it.
+// release is the binaries for an architecture and what is known of them.
 type release struct {
-	path     string // of the binary
+	path     string // of tetracast
+	agent    string // of tetracast-agent, the one that exports
 	arch     string // by Go's name
 	version  string // without the leading v
 	revision string // of the commit
 	time     time.Time
-	info     *buildinfo.BuildInfo
+	info     *buildinfo.BuildInfo // of tetracast; the agent has fewer modules
 }
 
-// build compiles the command for an architecture, as a static binary without
+// build compiles both commands for an architecture, as static binaries without
 // paths of this machine. What the release is, it reads from the binary itself.
 func build(out, arch, version string) (*release, error) {
 	folder, err := os.MkdirTemp(out, "build-")
@@ -28,17 +30,17 @@ func build(out, arch, version string) (*release, error) {
 		return nil, err
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
-	fresh, err := filepath.Abs(filepath.Join(folder, "tetracast"))
+	fresh, err := filepath.Abs(folder)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("go", "build", "-C", "../..", "-trimpath", "-buildvcs=auto", "-ldflags=-s -w", "-o", fresh, "./cmd/tetracast")
+	cmd := exec.Command("go", "build", "-C", "../..", "-trimpath", "-buildvcs=auto", "-ldflags=-s -w", "-o", fresh+"/", "./cmd/tetracast", "./cmd/tetracast-agent")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOWORK=off")
 	if message, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building for %s: %w\n%s", arch, err, message)
 	}
 	r := &release{arch: arch, version: version}
-	if r.info, err = buildinfo.ReadFile(fresh); err != nil {
+	if r.info, err = buildinfo.ReadFile(filepath.Join(fresh, "tetracast")); err != nil {
 		return nil, fmt.Errorf("reading what was built: %w", err)
 	}
 	for _, setting := range r.info.Settings {
@@ -59,8 +61,13 @@ func build(out, arch, version string) (*release, error) {
 	if r.version == "" {
 		r.version = strings.TrimPrefix(r.info.Main.Version, "v")
 	}
-	r.path = filepath.Join(out, r.name(""))
-	return r, os.Rename(fresh, r.path)
+	r.place(out)
+	return r, errors.Join(os.Rename(filepath.Join(fresh, "tetracast"), r.path), os.Rename(filepath.Join(fresh, "tetracast-agent"), r.agent))
+}
+
+// place says where the binaries are.
+func (r *release) place(out string) {
+	r.path, r.agent = filepath.Join(out, r.name("tetracast")), filepath.Join(out, r.name("tetracast-agent"))
 }
 
 // askGit reads the commit where Go stamps none: not in a linked work tree (Go
@@ -81,9 +88,9 @@ func (r *release) askGit() error {
 	return nil
 }
 
-// name returns a file name of this release.
-func (r *release) name(suffix string) string {
-	return fmt.Sprintf("tetracast_%s_linux_%s%s", r.version, r.arch, suffix)
+// name returns the file name of a command of this release.
+func (r *release) name(command string) string {
+	return fmt.Sprintf("%s_%s_linux_%s", command, r.version, r.arch)
 }
 
 // sbom is where the bill of materials is.

@@ -57,8 +57,8 @@ func writeImage(out string, releases []*release) error {
 	return archive(filepath.Join(out, "tetracast_"+first.version+"_image.tar"), folder, first.time)
 }
 
-// image makes the image of one architecture: one layer with the binary and a
-// folder for its state, and nothing to run beside it.
+// image makes the image of one architecture: one layer with the binaries and a
+// folder for their state, and nothing to run beside them.
 func image(r *release) (v1.Image, error) {
 	content, err := layer(r)
 	if err != nil {
@@ -106,24 +106,28 @@ func layer(r *release) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	agent, err := os.ReadFile(r.agent)
+	if err != nil {
+		return nil, err
+	}
 	var content bytes.Buffer
 	files := tar.NewWriter(&content)
+	contents := map[string][]byte{"usr/bin/tetracast": binary, "usr/bin/tetracast-agent": agent}
 	for _, entry := range []tar.Header{
 		{Name: "usr/", Mode: 0o755, Typeflag: tar.TypeDir},
 		{Name: "usr/bin/", Mode: 0o755, Typeflag: tar.TypeDir},
-		{Name: "usr/bin/tetracast", Mode: 0o755, Size: int64(len(binary)), Typeflag: tar.TypeReg},
+		{Name: "usr/bin/tetracast", Mode: 0o755, Typeflag: tar.TypeReg},
+		{Name: "usr/bin/tetracast-agent", Mode: 0o755, Typeflag: tar.TypeReg},
 		{Name: "var/", Mode: 0o755, Typeflag: tar.TypeDir},
 		{Name: "var/lib/", Mode: 0o755, Typeflag: tar.TypeDir},
 		{Name: "var/lib/tetracast/", Mode: 0o700, Uid: user, Gid: user, Typeflag: tar.TypeDir},
 	} {
-		entry.ModTime, entry.Format = r.time, tar.FormatPAX
+		entry.ModTime, entry.Format, entry.Size = r.time, tar.FormatPAX, int64(len(contents[entry.Name]))
 		if err := files.WriteHeader(&entry); err != nil {
 			return nil, err
 		}
-		if entry.Typeflag == tar.TypeReg {
-			if _, err := files.Write(binary); err != nil {
-				return nil, err
-			}
+		if _, err := files.Write(contents[entry.Name]); err != nil {
+			return nil, err
 		}
 	}
 	return content.Bytes(), files.Close()

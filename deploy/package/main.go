@@ -1,5 +1,5 @@
 // Command package makes what is installed: for each architecture the static
-// binary, its bill of materials, a .deb and an .rpm; an image of both for
+// binaries, their bill of materials, a .deb and an .rpm; an image of both for
 // containers; and the checksums of all. It needs Go and git and nothing else, no
 // container daemon and no root, and the same commit gives the same bytes.
 //

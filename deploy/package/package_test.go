@@ -54,7 +54,9 @@ func one(t *testing.T, pattern string) string {
 	return found[0]
 }
 
-func binary(t *testing.T) string { return one(t, "*_linux_"+runtime.GOARCH) }
+func binary(t *testing.T) string { return one(t, "tetracast_*_linux_"+runtime.GOARCH) }
+
+func agent(t *testing.T) string { return one(t, "tetracast-agent_*_linux_"+runtime.GOARCH) }
 
 // sh runs a shell command and returns its output.
 func sh(t *testing.T, command string, args ...string) string {
@@ -94,8 +96,8 @@ func TestChecksums(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ok := strings.Count(sums, ": OK\n"); ok != len(entries)-1 || ok != 5 {
-		t.Errorf("%d files and %d sums, want binary, bill of materials, deb, rpm and image: %s", len(entries)-1, ok, sums)
+	if ok := strings.Count(sums, ": OK\n"); ok != len(entries)-1 || ok != 6 {
+		t.Errorf("%d files and %d sums, want two binaries, bill of materials, deb, rpm and image: %s", len(entries)-1, ok, sums)
 	}
 }
 
@@ -110,14 +112,8 @@ func TestReproducible(t *testing.T) {
 	if err := r.askGit(); err != nil {
 		t.Fatal(err)
 	}
-	r.path = filepath.Join(again, r.name(""))
-	content, err := os.ReadFile(binary(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(r.path, content, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	r.place(again)
+	sh(t, `cp "$1" "$2" && cp "$3" "$4"`, binary(t), r.path, agent(t), r.agent)
 	if err := errors.Join(r.writeSBOM(), r.writePackage(again, "deb"), r.writePackage(again, "rpm"),
 		writeImage(again, []*release{r}), writeChecksums(again)); err != nil {
 		t.Fatal(err)
@@ -129,6 +125,7 @@ func TestReproducible(t *testing.T) {
 var installed = []string{
 	"/etc/tetracast/tetracast.yaml",
 	"/usr/bin/tetracast",
+	"/usr/bin/tetracast-agent",
 	"/usr/lib/systemd/system/tetracast-collect.service",
 	"/usr/lib/systemd/system/tetracast-collect.socket",
 	"/usr/lib/systemd/system/tetracast-export.service",
@@ -288,7 +285,7 @@ func TestConfigurationFile(t *testing.T) {
 		if err := os.WriteFile(path, text, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command(binary(t), "export", "--config", path, "--fail-fast", "--server-address", "unix:///nonexistent")
+		cmd := exec.Command(agent(t), "export", "--config", path, "--fail-fast", "--server-address", "unix:///nonexistent")
 		out, _ = cmd.CombinedOutput()
 		return cmd.ProcessState.ExitCode(), out
 	}
@@ -304,7 +301,8 @@ func TestConfigurationFile(t *testing.T) {
 	}
 }
 
-// TestSBOM: it is CycloneDX, and names each module of the binary and no other.
+// TestSBOM: it is CycloneDX, and names the agent and each module of the binary and no
+// other. The agent has no module that the binary has not.
 func TestSBOM(t *testing.T) {
 	text, err := os.ReadFile(one(t, "*.cdx.json"))
 	if err != nil {
@@ -320,7 +318,7 @@ func TestSBOM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"pkg:golang/stdlib@" + strings.TrimPrefix(info.GoVersion, "go")}
+	want := []string{"", "pkg:golang/stdlib@" + strings.TrimPrefix(info.GoVersion, "go")}
 	for _, dep := range info.Deps {
 		want = append(want, "pkg:golang/"+dep.Path+"@"+dep.Version)
 	}
@@ -331,9 +329,22 @@ func TestSBOM(t *testing.T) {
 	if b.SpecVersion != cyclonedx.SpecVersion1_6 || !slices.Equal(got, want) || len(got) < 10 {
 		t.Errorf("version %v, components\n%s\nwant\n%s", b.SpecVersion, strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	sum := strings.Fields(sh(t, `sha256sum "$1"`, binary(t)))[0]
-	if got := (*b.Metadata.Component.Hashes)[0].Value; got != sum {
-		t.Errorf("the binary's sum is %s, its bill of materials says %s", sum, got)
+	f := func(path string, c *cyclonedx.Component) {
+		t.Helper()
+		sum := strings.Fields(sh(t, `sha256sum "$1"`, path))[0]
+		if got := (*c.Hashes)[0].Value; got != sum {
+			t.Errorf("the sum of %s is %s, the bill of materials says %s", path, sum, got)
+		}
+	}
+	f(binary(t), b.Metadata.Component)
+	f(agent(t), &(*b.Components)[0])
+	if info, err = buildinfo.ReadFile(agent(t)); err != nil {
+		t.Fatal(err)
+	}
+	for _, dep := range info.Deps {
+		if url := "pkg:golang/" + dep.Path + "@" + dep.Version; !slices.Contains(want, url) {
+			t.Errorf("the agent has %s, which the binary has not", url)
+		}
 	}
 }
 
@@ -387,6 +398,7 @@ func TestImage(t *testing.T) {
 		"drwxr-xr-x 0:0 usr/",
 		"drwxr-xr-x 0:0 usr/bin/",
 		"-rwxr-xr-x 0:0 usr/bin/tetracast",
+		"-rwxr-xr-x 0:0 usr/bin/tetracast-agent",
 		"drwxr-xr-x 0:0 var/",
 		"drwxr-xr-x 0:0 var/lib/",
 		"drwx------ 65532:65532 var/lib/tetracast/",

@@ -12,7 +12,7 @@ import (
 
 // writePackage writes a package of that format, deb or rpm, as nfpm.yaml has it.
 func (r *release) writePackage(out, format string) (err error) {
-	variables := map[string]string{"ARCH": r.arch, "VERSION": r.version, "BINARY": r.path, "SBOM": r.sbom()}
+	variables := map[string]string{"ARCH": r.arch, "VERSION": r.version, "BINARY": r.path, "AGENT": r.agent, "SBOM": r.sbom()}
 	config, err := nfpm.ParseFileWithEnvMapping("nfpm.yaml", func(name string) string { return variables[name] })
 	if err != nil {
 		return err

@@ -52,17 +52,30 @@ type dependency struct {
 	DependsOn []string `json:"dependsOn"`
 }
 
-// writeSBOM writes what the linker put into the binary: exactly the modules that
-// are in it, and the Go release whose standard library it holds.
+// application describes a binary.
+func (r *release) application(name, path string) (component, error) {
+	binary, err := os.ReadFile(path)
+	if err != nil {
+		return component{}, err
+	}
+	sum := sha256.Sum256(binary)
+	return component{
+		Ref: name, Type: "application", Name: name, Version: r.version,
+		Hashes: []hash{{"SHA-256", hex.EncodeToString(sum[:])}},
+	}, nil
+}
+
+// writeSBOM writes what the linker put into the binaries: exactly the modules that
+// are in tetracast, and the Go release whose standard library it holds. The agent,
+// a component of its own, has no other ones.
 func (r *release) writeSBOM() error {
-	binary, err := os.ReadFile(r.path)
+	whole, err := r.application("tetracast", r.path)
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(binary)
-	whole := component{
-		Ref: "tetracast", Type: "application", Name: "tetracast", Version: r.version,
-		Hashes: []hash{{"SHA-256", hex.EncodeToString(sum[:])}},
+	agent, err := r.application("tetracast-agent", r.agent)
+	if err != nil {
+		return err
 	}
 	for _, setting := range r.info.Settings {
 		whole.Properties = append(whole.Properties, property{"go:build:" + setting.Key, setting.Value})
@@ -71,7 +84,7 @@ func (r *release) writeSBOM() error {
 	b := bom{
 		Format: "CycloneDX", SpecVersion: "1.6", Version: 1,
 		Metadata:     metadata{Timestamp: r.time, Component: whole},
-		Components:   []component{stdlib},
+		Components:   []component{agent, stdlib},
 		Dependencies: []dependency{{Ref: whole.Ref, DependsOn: []string{stdlib.Ref}}},
 	}
 	for _, dep := range r.info.Deps {

@@ -68,7 +68,7 @@ func (s *sidecar) check(t *testing.T, version string, keyed bool) {
 	if !s.HostNetwork || s.DNSPolicy != core.DNSClusterFirstWithHostNet || s.Grace != 1 {
 		t.Errorf("hostNetwork %v, dnsPolicy %q, grace period %d s", s.HostNetwork, s.DNSPolicy, s.Grace)
 	}
-	if !slices.Equal(s.Container.Command, []string{"/usr/bin/tetracast"}) {
+	if !slices.Equal(s.Container.Command, []string{"/usr/bin/tetracast-agent"}) {
 		t.Errorf("command %q", s.Container.Command)
 	}
 	c := s.Container.SecurityContext
