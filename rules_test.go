@@ -73,7 +73,7 @@ func TestRules(t *testing.T) {
 			t.Skip("SKIPPED, NOT TESTED: promtool test rules; promtool is not here (Debian's package prometheus has it)")
 		}
 	}
-	for _, args := range [][]string{{"check", "rules", rulesFile}, {"test", "rules", rulesTestFile}} {
+	for _, args := range [][]string{{"check", "rules", rulesFile}, {"test", "rules", rulesTestFile}, {"check", "config", "deploy/prometheus/prometheus.yml"}} {
 		if out, err := exec.Command(promtool, args...).CombinedOutput(); err != nil {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
 		}
