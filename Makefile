@@ -1,5 +1,5 @@
 # What a developer types. .ci/run is what has to pass.
-.PHONY: check test race bench bench-gate bench-metadata-page fuzz kills pgo soak interop package update
+.PHONY: check test race bench bench-gate bench-metadata-page fuzz kills soak interop package update
 
 PEERS ?= $(HOME)/.cache/tetracast-peers
 
@@ -28,12 +28,6 @@ bench-gate: ## figures that must not grow, counted by valgrind
 bench-metadata-page: ## docs/metadata-performance.md from a run on this machine, with instructions, in some minutes
 	go build -o tetracast ./cmd/tetracast
 	./tetracast bench metadata --valgrind --page docs/metadata-performance.md
-
-pgo: ## renew the profile that builds are guided by, in some minutes
-	go build -pgo=off -o tetracast ./cmd/tetracast
-	mkdir -p profiles && ./tetracast bench pipeline --rounds 1 --window 10s --only rivals --profiles profiles
-	go tool pprof -proto profiles/*.pprof > cmd/tetracast/default.pgo && rm -r profiles
-	cp cmd/tetracast/default.pgo cmd/tetracast-agent/default.pgo
 
 FUZZTIME ?= 1m
 fuzz: ## every parser for FUZZTIME

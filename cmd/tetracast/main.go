@@ -29,7 +29,7 @@ func newRoot() *cobra.Command {
 		"tetracast sends the events of Tetragon and the metadata of the agent over UDP, at\n"+
 			"next to no CPU, and counts every event that got lost.",
 		func() []*cobra.Command {
-			return []*cobra.Command{command.NewExport(), newCollect(), newReplay(), newDecode(), newDemo()}
+			return []*cobra.Command{command.NewExport(), command.NewDoctor(), newCollect(), newReplay(), newDecode(), newDemo()}
 		},
 		newAccount(), newBench(), newDictionary(), newKey(), command.NewVersion())
 }

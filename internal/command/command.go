@@ -5,6 +5,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -71,7 +72,7 @@ func layer(cmd *cobra.Command, commands []*cobra.Command) (app.Origins, error) {
 	if err != nil {
 		return nil, err
 	}
-	return app.Layer(cmd.LocalNonPersistentFlags(), os.LookupEnv, file[cmd.Name()])
+	return app.Layer(cmd.LocalNonPersistentFlags(), os.LookupEnv, file[sectionOf(cmd)])
 }
 
 // readFiles reads the configuration files.
@@ -85,9 +86,19 @@ func readFiles(cmd *cobra.Command, commands []*cobra.Command) (app.File, error) 
 	}
 	sections := map[string]*pflag.FlagSet{}
 	for _, c := range commands {
-		sections[c.Name()] = c.LocalNonPersistentFlags()
+		if sectionOf(c) == c.Name() {
+			sections[c.Name()] = c.LocalNonPersistentFlags()
+		}
 	}
 	return app.ReadFiles(path, sections)
+}
+
+// sectionKey is the annotation of a command that reads another one's section.
+const sectionKey = "section"
+
+// sectionOf returns the name of the section that a command reads.
+func sectionOf(cmd *cobra.Command) string {
+	return cmp.Or(cmd.Annotations[sectionKey], cmd.Name())
 }
 
 // flagError adds the nearest flag, or the way to the help, to what pflag says.

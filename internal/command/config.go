@@ -26,6 +26,9 @@ func newConfig(layered func() []*cobra.Command) *cobra.Command {
 	}
 	for _, c := range layered() {
 		name := c.Name()
+		if sectionOf(c) != name {
+			continue // its values are the other's
+		}
 		c.Short, c.Long, c.Args = "Print the values of "+name, "", NoArguments
 		c.PreRunE = nil
 		c.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -26,6 +26,22 @@ func (s *Subscription) walk(ctx context.Context, want *asked) (session, Tetragon
 	return nil, Tetragon{}, fmt.Errorf("%w: %s", ErrNotFound, strings.Join(reasons, "; "))
 }
 
+// Find subscribes once, as Subscription.Run does at first, ends the subscription and
+// returns where it was and with what. The error is that of the attempt.
+func Find(ctx context.Context, config Config) (Tetragon, error) {
+	s, err := New(config)
+	if err != nil {
+		return Tetragon{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	session, found, err := s.open(ctx, s.asked.Load())
+	if err == nil {
+		session.close()
+	}
+	return found, err
+}
+
 // try subscribes at one place.
 func (s *Subscription) try(ctx context.Context, place candidate, want *asked) (_ session, _ Tetragon, err error) {
 	if place.err != nil {

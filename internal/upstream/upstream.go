@@ -76,7 +76,7 @@ type Config struct {
 }
 
 // Reader looks at Tetragon's counters. Make one with [New]; Run it once. Losses
-// is safe for concurrent use.
+// and Totals are safe for concurrent use.
 type Reader struct {
 	config Config
 	last   string // the cause logged last; empty: the last look succeeded
@@ -197,13 +197,22 @@ func (r *Reader) Look(ctx context.Context) error {
 // Losses returns what was lost since the first look, by stage; nil is unknown.
 // The map is the caller's.
 func (r *Reader) Losses() map[string]*uint64 {
+	return r.by(func(c *counter) float64 { return c.sum })
+}
+
+// Totals returns what was lost since Tetragon's own start, likewise.
+func (r *Reader) Totals() map[string]*uint64 {
+	return r.by(func(c *counter) float64 { return c.last })
+}
+
+func (r *Reader) by(value func(c *counter) float64) map[string]*uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	losses := make(map[string]*uint64, len(names))
 	for i, n := range names {
 		losses[n.stage] = nil
-		if c := r.stages[i]; c.known {
-			sum := uint64(c.sum)
+		if c := &r.stages[i]; c.known {
+			sum := uint64(value(c))
 			losses[n.stage] = &sum
 		}
 	}

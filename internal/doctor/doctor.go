@@ -1,0 +1,162 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"tetracast/exporter"
+	"tetracast/internal/source"
+	"tetracast/internal/upstream"
+)
+
+// Verdict says how a finding is meant.
+type Verdict string
+
+// The verdicts. After a Fault an exporter would not work; a Note is worth a thought.
+const (
+	Fine  Verdict = "ok"
+	Note  Verdict = "note"
+	Fault Verdict = "fault"
+)
+
+// Finding is one thing that was looked at.
+type Finding struct {
+	Verdict Verdict `json:"verdict"`
+	Subject string  `json:"subject"`
+	Found   string  `json:"found"`
+	Advice  string  `json:"advice,omitempty"` // empty: nothing is to be done
+}
+
+// Config says what to look at.
+type Config struct {
+	Source       *source.Config // nil: events do not come from a subscription
+	Metrics      func() string  // finds Tetragon's metrics; nil: they are not wanted
+	Destinations []exporter.Destination
+	StateDir     string
+}
+
+// Examine looks at everything, in the order of an event's life. It returns when ctx
+// ends, with faults for what is left.
+func Examine(ctx context.Context, config Config) []Finding {
+	var all []Finding
+	if config.Source != nil {
+		all = append(all, tetragon(ctx, *config.Source))
+	}
+	all = append(all, losses(ctx, config.Metrics)...)
+	for _, d := range config.Destinations {
+		all = append(all, destination(ctx, d)...)
+	}
+	return append(all, stateDir(config.StateDir), receiveBuffer("/proc/sys/net/core/rmem_max"))
+}
+
+// Healthy says whether no finding is a fault.
+func Healthy(all []Finding) bool {
+	for _, f := range all {
+		if f.Verdict == Fault {
+			return false
+		}
+	}
+	return true
+}
+
+// Write writes the findings for a person.
+func Write(w io.Writer, all []Finding) error {
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, f := range all {
+		fmt.Fprintf(out, "%s\t%s\t%s\n", f.Verdict, f.Subject, f.Found)
+		if f.Advice != "" {
+			fmt.Fprintf(out, "\t\t-> %s\n", f.Advice)
+		}
+	}
+	return out.Flush()
+}
+
+// tetragon subscribes as export does, and ends that at once.
+func tetragon(ctx context.Context, config source.Config) Finding {
+	t, err := source.Find(ctx, config)
+	if err != nil {
+		return Finding{Fault, "Tetragon", err.Error(), "is Tetragon running, and may this user use its socket? --server-address names another place"}
+	}
+	f := Finding{Fine, "Tetragon", fmt.Sprintf("%s at %s (%s); client %s; filters: %s", t.Version, t.Address, t.Why, t.Client, t.FiltersOrigin), ""}
+	if strings.HasPrefix(t.FiltersOrigin, "none, Tetragon's own") {
+		f.Verdict, f.Advice = Note, "all events will come; --tetragon-config-dir names the folder in which Tetragon's filters can be read"
+	}
+	return f
+}
+
+// knobs are what makes the loss at a stage less; docs/upstream.md has more.
+var knobs = map[string]string{
+	"bpf_missed":                    "Tetragon's --rb-size, or fewer and narrower policies",
+	"ring_buffer":                   "Tetragon's --rb-size or --rb-size-total",
+	"event_queue":                   "Tetragon's --rb-queue-size",
+	"listener_overflow_all_clients": "some client of Tetragon is too slow: give it more CPU, or filter with --allow-list",
+}
+
+// losses tells what Tetragon lost since its start.
+func losses(ctx context.Context, find func() string) []Finding {
+	const subject = "lost in Tetragon"
+	if find == nil {
+		return []Finding{{Note, subject, "not looked at", "--tetragon-metrics-address auto reads it"}}
+	}
+	reader := upstream.New(upstream.Config{Find: find})
+	if err := reader.Look(ctx); err != nil {
+		return []Finding{{Note, subject, "unknown: " + err.Error(), "Tetragon tells it with --metrics-server :2112; --tetragon-metrics-address names another place"}}
+	}
+	var all []Finding
+	totals := reader.Totals()
+	for _, stage := range upstream.Stages() {
+		switch n := totals[stage]; {
+		case n == nil:
+			all = append(all, Finding{Note, subject, stage + " unknown", "this Tetragon does not count it"})
+		case *n > 0:
+			all = append(all, Finding{Note, subject, fmt.Sprintf("%s %d since its start", stage, *n), knobs[stage]})
+		default:
+			all = append(all, Finding{Fine, subject, stage + " 0", ""})
+		}
+	}
+	return all
+}
+
+// stateDir tries to write there.
+func stateDir(path string) Finding {
+	const subject = "state"
+	if path == "" {
+		return Finding{Note, subject, "no folder", "with --state-dir the next process tells the receivers what a killed one had counted"}
+	}
+	file, err := os.CreateTemp(path, ".doctor-")
+	if err == nil {
+		_ = file.Close()
+		err = os.Remove(file.Name())
+	}
+	if err != nil {
+		return Finding{Fault, subject, err.Error(), "--state-dir names a folder that this user can read and write"}
+	}
+	return Finding{Fine, subject, path + " can be written", ""}
+}
+
+// wantedReceiveBytes is what collect asks for, so that a burst has room.
+const wantedReceiveBytes = 32 << 20
+
+// receiveBuffer is about a collector on this host.
+func receiveBuffer(path string) Finding {
+	const subject = "receive buffer"
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Finding{Note, subject, err.Error(), ""}
+	}
+	limit, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return Finding{Note, subject, fmt.Sprintf("%s says %q", path, text), ""}
+	}
+	f := Finding{Fine, subject, fmt.Sprintf("net.core.rmem_max is %d bytes", limit), ""}
+	if limit < wantedReceiveBytes {
+		f.Verdict = Note
+		f.Advice = fmt.Sprintf("for a collector on this host: sysctl -w net.core.rmem_max=%d; not needed with CAP_NET_ADMIN or systemd's socket", wantedReceiveBytes)
+	}
+	return f
+}
