@@ -25,14 +25,14 @@ func TestNoServer(t *testing.T) {
 	}
 }
 
-// TestCommands: the agent exports, and says what it is.
+// TestCommands: the agent exports, examines its host, and says what it is.
 func TestCommands(t *testing.T) {
 	root := newRoot()
 	var names []string
 	for _, c := range root.Commands() {
 		names = append(names, c.Name())
 	}
-	if !slices.Equal(names, []string{"config", "export", "version"}) {
+	if !slices.Equal(names, []string{"config", "doctor", "export", "version"}) {
 		t.Errorf("the agent has the commands %v", names)
 	}
 	export, _, err := root.Find([]string{"export"})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"tetracast/internal/app"
+	"tetracast/internal/command"
 	"tetracast/internal/corpus"
 )
 
@@ -263,4 +267,35 @@ func TestHelp(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestSharedFile: a program that has only some of the commands reads the file of one
+// that has all.
+func TestSharedFile(t *testing.T) {
+	show, _, err := newRoot().Find([]string{"config", "print"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for _, c := range show.Commands() {
+		fmt.Fprintf(&text, "%s: {log-level: warn}\n", c.Name())
+	}
+	f := func(text, want string) {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "tetracast.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		agent := command.NewRoot("agent", "", "", func() []*cobra.Command { return []*cobra.Command{command.NewExport()} })
+		agent.SetArgs([]string{"export", "--config", path})
+		var complaint strings.Builder
+		if code := app.Report(&complaint, agent.Execute()); code != app.ExitUsage || !strings.Contains(complaint.String(), want) {
+			t.Errorf("%s: exit code %d, want a complaint of %s: %s", text, code, want, complaint.String())
+		}
+	}
+	if strings.Count(text.String(), "\n") != 5 {
+		t.Errorf("sections:\n%s", text.String())
+	}
+	f(text.String(), "--udp-destination") // as far as that it is missing
+	f("colect: {}\n", `did you mean "collect"`)
 }

@@ -272,7 +272,8 @@ func TestScripts(t *testing.T) {
 }
 
 // TestConfigurationFile: the packaged file has only keys that the commands know,
-// and lacks nothing but the destination.
+// and lacks nothing but the destination. The agent leaves the collector's section
+// alone.
 func TestConfigurationFile(t *testing.T) {
 	text, err := os.ReadFile("etc/tetracast.yaml")
 	if err != nil {
@@ -281,22 +282,22 @@ func TestConfigurationFile(t *testing.T) {
 	folder := t.TempDir()
 	text = bytes.ReplaceAll(text, []byte("/var/l"), []byte(folder+"/l"))
 	path := filepath.Join(folder, "tetracast.yaml")
-	export := func(text []byte) (code int, out []byte) {
+	export := func(program string, text []byte) (code int, out []byte) {
 		if err := os.WriteFile(path, text, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		cmd := exec.Command(agent(t), "export", "--config", path, "--fail-fast", "--server-address", "unix:///nonexistent")
+		cmd := exec.Command(program, "export", "--config", path, "--fail-fast", "--server-address", "unix:///nonexistent")
 		out, _ = cmd.CombinedOutput()
 		return cmd.ProcessState.ExitCode(), out
 	}
-	if code, out := export(text); code != 2 || !bytes.Contains(out, []byte("--udp-destination")) {
+	if code, out := export(agent(t), text); code != 2 || !bytes.Contains(out, []byte("--udp-destination")) {
 		t.Errorf("as it is packaged: exit code %d, %s", code, out)
 	}
 	edited := bytes.Replace(text, []byte("# udp-destination: [frame://collector.example:7514]"), []byte("udp-destination: [frame://127.0.0.1:9]"), 1)
-	if code, out := export(edited); bytes.Equal(edited, text) || code != 1 || !bytes.Contains(out, []byte("/nonexistent")) {
+	if code, out := export(agent(t), edited); bytes.Equal(edited, text) || code != 1 || !bytes.Contains(out, []byte("/nonexistent")) {
 		t.Errorf("with a destination: exit code %d, %s", code, out)
 	}
-	if code, out := export(append(edited, "  stat-dir: /tmp\n"...)); code != 2 || !bytes.Contains(out, []byte("stat")) {
+	if code, out := export(binary(t), append(edited, "  stat-dir: /tmp\n"...)); code != 2 || !bytes.Contains(out, []byte("stat")) {
 		t.Errorf("with an unknown key: exit code %d, %s", code, out)
 	}
 }

@@ -42,8 +42,9 @@ type Setting struct {
 
 // ReadFiles reads the configuration file at path and its drop-in files, and holds
 // their sections and keys against the flags of the commands. An unknown section or
-// key is an error that names the nearest known one. An empty path is DefaultConfig,
-// which need not be there.
+// key is an error that names the nearest known one; what a section has whose command
+// has nil for flags, as it is another program's, is not looked at. An empty path is
+// DefaultConfig, which need not be there.
 func ReadFiles(path string, commands map[string]*pflag.FlagSet) (File, error) {
 	paths := []string{path}
 	if path == "" {
@@ -81,6 +82,9 @@ func (f File) read(path string, commands map[string]*pflag.FlagSet) error {
 		if !ok {
 			return Usage(fmt.Errorf("app: configuration file %s: unknown section %q", path, section),
 				didYouMean(section, sortedKeys(commands)))
+		}
+		if flags == nil {
+			continue
 		}
 		if f[section] == nil {
 			f[section] = map[string]Setting{}

@@ -75,6 +75,10 @@ func layer(cmd *cobra.Command, commands []*cobra.Command) (app.Origins, error) {
 	return app.Layer(cmd.LocalNonPersistentFlags(), os.LookupEnv, file[sectionOf(cmd)])
 }
 
+// programs are the sections that some program of this module has: several programs of
+// a host may share a file.
+var programs = []string{"export", "collect", "replay", "decode", "demo"}
+
 // readFiles reads the configuration files.
 func readFiles(cmd *cobra.Command, commands []*cobra.Command) (app.File, error) {
 	path, err := cmd.Flags().GetString("config")
@@ -85,6 +89,9 @@ func readFiles(cmd *cobra.Command, commands []*cobra.Command) (app.File, error) 
 		path = fromEnv
 	}
 	sections := map[string]*pflag.FlagSet{}
+	for _, name := range programs {
+		sections[name] = nil
+	}
 	for _, c := range commands {
 		if sectionOf(c) == c.Name() {
 			sections[c.Name()] = c.LocalNonPersistentFlags()
