@@ -56,8 +56,8 @@ const chunkBytes = 64 << 10
 // back to the garbage collector after a burst.
 const spareChunks = 16
 
-// An event longer than a chunk gets one of its own. One such chunk is kept, if it is
-// not longer than giantBytes, until giantIdle others were begun without need of it.
+// An event longer than a chunk gets one of its own. Such chunks are kept, giantBytes of
+// them, until giantIdle others were begun without need of one.
 const (
 	giantBytes = 1 << 20
 	giantIdle  = 256
@@ -116,8 +116,9 @@ type queue struct {
 	now    time.Time
 	spare  *chunk
 	spares int
-	giant  *chunk // for the next event longer than a chunk; nil: none is kept
-	idle   int    // chunks begun since it was needed
+	giants *chunk // for events longer than a chunk
+	giant  int    // bytes of room that they have
+	idle   int    // chunks begun since one was needed
 
 	bytes, maxBytes int
 	events          uint64        // in the lists; what the worker holds is not among them
@@ -183,18 +184,18 @@ func (q *queue) free(list *list, bytes int) {
 
 // grow appends an empty chunk with room for n bytes or more.
 func (q *queue) grow(list *list, n int) {
-	c := q.spare
-	switch {
-	case n > chunkBytes && q.giant != nil && n <= cap(q.giant.bytes):
-		c, q.giant, q.idle = q.giant, nil, 0
-	case n <= chunkBytes && c != nil:
+	var c *chunk
+	if n > chunkBytes {
+		c = q.takeGiant(n)
+	} else if c = q.spare; c != nil {
 		q.spare, c.next = c.next, nil
 		q.spares--
-	default:
+	}
+	if c == nil {
 		c = &chunk{bytes: make([]byte, 0, max(chunkBytes, n))}
 	}
 	if q.idle++; q.idle > giantIdle {
-		q.giant = nil
+		q.giants, q.giant = nil, 0
 	}
 	c.born = q.now
 	if list.tail == nil {
@@ -203,6 +204,19 @@ func (q *queue) grow(list *list, n int) {
 		list.tail.next = c
 	}
 	list.tail = c
+}
+
+// takeGiant returns a kept chunk with room for n bytes, or nil.
+func (q *queue) takeGiant(n int) *chunk {
+	q.idle = 0
+	for at := &q.giants; *at != nil; at = &(*at).next {
+		if c := *at; cap(c.bytes) >= n {
+			*at, c.next = c.next, nil
+			q.giant -= cap(c.bytes)
+			return c
+		}
+	}
+	return nil
 }
 
 // pop takes the oldest chunk out of the list, which has one.
@@ -218,12 +232,13 @@ func (l *list) pop() *chunk {
 // keep keeps an empty chunk for reuse.
 func (q *queue) keep(c *chunk) {
 	giant := cap(c.bytes) > chunkBytes
-	if giant && (cap(c.bytes) > giantBytes || q.giant != nil && cap(q.giant.bytes) >= cap(c.bytes)) || !giant && q.spares == spareChunks {
+	if giant && q.giant+cap(c.bytes) > giantBytes || !giant && q.spares == spareChunks {
 		return
 	}
 	c.bytes, c.items, c.first = c.bytes[:0], c.items[:0], 0
 	if giant {
-		q.giant, q.idle = c, 0
+		c.next, q.giants = q.giants, c
+		q.giant += cap(c.bytes)
 		return
 	}
 	c.next, q.spare = q.spare, c
