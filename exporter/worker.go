@@ -99,7 +99,7 @@ func (w *worker) finish(now time.Time) {
 	for _, s := range w.streams {
 		s.setSums(&w.intake)
 	}
-	if w.sampler != nil {
+	if w.sampler != nil && w.sampler.due(w, now) {
 		w.sampler.begin(w, now)
 	}
 	start := 0
@@ -113,7 +113,7 @@ func (w *worker) finish(now time.Time) {
 	for _, s := range w.streams {
 		s.flush(&w.intake, now, w.final)
 	}
-	if w.sampler != nil {
+	if w.sampler != nil && w.sampler.open > 0 {
 		w.sampler.end(w)
 	}
 	w.part(now)
