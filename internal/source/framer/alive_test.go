@@ -127,7 +127,7 @@ func (*quietTetragon) GetEvents(_ *tetragon.GetEventsRequest, stream grpc.Server
 		select {
 		case <-time.After(time.Hour):
 		case <-stream.Context().Done():
-			return nil
+			return stream.Context().Err() // it has the client's deadline, and may be first
 		}
 		if err := stream.Send(new(tetragon.GetEventsResponse)); err != nil {
 			return err
