@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -101,31 +102,45 @@ func gogc() string {
 	return "100"
 }
 
-// memoryLimit returns the least memory.max of the process's control group and
-// those above it, and the file that has it; 0: there is none. Control groups
-// version 2 only; see Documentation/admin-guide/cgroup-v2.rst of Linux.
+// memoryLimit returns the least memory limit of the process's control group and
+// those above it, and the file that has it; 0: there is none. Both versions; see
+// Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of Linux. In a
+// container the folder of the group itself may not be there, only its root.
 func memoryLimit(self, root string) (bytes uint64, file string) {
 	text, err := os.ReadFile(self)
 	if err != nil {
 		return 0, ""
 	}
-	group := ""
 	for line := range strings.Lines(string(text)) {
-		if path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			group = path
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3) // id, controllers, path; see cgroups(7)
+		if len(f) < 3 {
+			continue
+		}
+		var folder, name string
+		switch {
+		case f[0] == "0" && f[1] == "":
+			folder, name = root, "memory.max"
+		case slices.Contains(strings.Split(f[1], ","), "memory"):
+			folder, name = filepath.Join(root, "memory"), "memory.limit_in_bytes"
+		default:
+			continue
+		}
+		for group := filepath.Clean("/" + f[2]); ; group = filepath.Dir(group) {
+			path := filepath.Join(folder, group, name)
+			if n, err := readLimit(path); err == nil && n < noLimit && (bytes == 0 || n < bytes) {
+				bytes, file = n, path
+			}
+			if group == "/" {
+				break
+			}
 		}
 	}
-	for {
-		path := filepath.Join(root, group, "memory.max")
-		if n, err := readLimit(path); err == nil && (bytes == 0 || n < bytes) {
-			bytes, file = n, path
-		}
-		if group == "/" || group == "." || group == "" {
-			return bytes, file
-		}
-		group = filepath.Dir(group)
-	}
+	return bytes, file
 }
+
+// noLimit is less than what version 1 writes where nothing is limited, and more than
+// any machine has, in bytes.
+const noLimit = 1 << 62
 
 func readLimit(path string) (uint64, error) {
 	text, err := os.ReadFile(path)

@@ -71,4 +71,16 @@ func TestMemoryLimit(t *testing.T) {
 	f(50, "fs/memory.max")
 	put("cgroup", "0::/\n")
 	f(50, "fs/memory.max")
+
+	// Version 1, and both side by side.
+	put("cgroup", "4:memory:/docker/c\n3:cpu,cpuacct:/docker/c\n")
+	f(0, "")
+	put("fs/memory/memory.limit_in_bytes", "9223372036854771712\n")
+	f(0, "")
+	put("fs/memory/memory.limit_in_bytes", "4096\n") // as a container sees its own
+	f(4096, "fs/memory/memory.limit_in_bytes")
+	put("fs/memory/docker/c/memory.limit_in_bytes", "1024\n")
+	f(1024, "fs/memory/docker/c/memory.limit_in_bytes")
+	put("cgroup", "4:memory:/docker/c\n0::/\n")
+	f(50, "fs/memory.max")
 }
