@@ -207,14 +207,19 @@ func (q *queue) grow(list *list, n int) {
 }
 
 // takeGiant returns a kept chunk with room for n bytes, or nil.
+// If all that are kept are too short, one of them makes room for a longer one.
 func (q *queue) takeGiant(n int) *chunk {
-	q.idle = 0
 	for at := &q.giants; *at != nil; at = &(*at).next {
 		if c := *at; cap(c.bytes) >= n {
 			*at, c.next = c.next, nil
 			q.giant -= cap(c.bytes)
+			q.idle = 0
 			return c
 		}
+	}
+	if c := q.giants; c != nil {
+		q.giants = c.next
+		q.giant -= cap(c.bytes)
 	}
 	return nil
 }

@@ -159,6 +159,16 @@ func TestQueueGiants(t *testing.T) {
 	if n := testing.AllocsPerRun(100, cycle); n != 0 {
 		t.Errorf("a giant through a warm queue costs %v allocations, want 0", n)
 	}
+	for range 20 { // short ones do not keep the room from a long one
+		q.push(giant[:chunkBytes+1], formWire, policyLane)
+	}
+	q.clear()
+	for range 20 {
+		cycle()
+	}
+	if n := testing.AllocsPerRun(100, cycle); n != 0 {
+		t.Errorf("a giant among short ones costs %v allocations, want 0", n)
+	}
 	for range giantIdle + 1 {
 		q.push(giant[:chunkBytes-1], formWire, policyLane)
 	}

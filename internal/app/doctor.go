@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"tetracast/internal/doctor"
@@ -18,24 +19,27 @@ func Doctor(ctx context.Context, c ExportConfig, asJSON bool, streams Streams) e
 	ctx, cancel := context.WithTimeout(ctx, doctorTime)
 	defer cancel()
 	log := slog.New(slog.DiscardHandler)
-	config := doctor.Config{Metrics: c.findMetrics(), StateDir: c.StateDir}
-	if c.Source == "grpc" {
+	out, err := c.exporterConfig(log, nil)
+	if err != nil {
+		return err
+	}
+	config := doctor.Config{Metrics: c.findMetrics(), Destinations: out.Destinations, StateDir: c.StateDir}
+	switch _, isFile := strings.CutPrefix(c.Source, "file:"); {
+	case c.Source == "" || c.Source == "grpc":
 		in, err := c.sourceConfig(log)
 		if err != nil {
 			return err
 		}
 		in.Reconnect = false
 		config.Source = &in
-	}
-	if len(c.Destination.Addresses) > 0 {
-		out, err := c.exporterConfig(log, nil)
-		if err != nil {
+	case c.Source == "-" || isFile:
+		if err := c.refuseServerFlags(); err != nil {
 			return err
 		}
-		config.Destinations = out.Destinations
+	default:
+		return c.unknownSource()
 	}
 	found := doctor.Examine(ctx, config)
-	var err error
 	if asJSON {
 		encoder := json.NewEncoder(streams.Out)
 		encoder.SetIndent("", "  ")

@@ -47,7 +47,7 @@ func (c *ExportConfig) openSource(log *slog.Logger, out **exporter.UDPExporter) 
 		return c.openSubscription(log, out)
 	case c.Source == "-", isFile && path != "":
 	default:
-		return nil, Usage(fmt.Errorf("app: --source %q, want grpc, file:PATH or -", c.Source), "grpc is the default; file: names the file of Tetragon's --export-filename")
+		return nil, c.unknownSource()
 	}
 	if err := c.refuseServerFlags(); err != nil {
 		return nil, err
@@ -154,6 +154,10 @@ func (c *ExportConfig) refuseServerFlags() error {
 		return Usage(errors.New("app: --server-address and --tls flags with --source "+c.Source), "events come from the server or from lines, not from both")
 	}
 	return nil
+}
+
+func (c *ExportConfig) unknownSource() error {
+	return Usage(fmt.Errorf("app: --source %q, want grpc, file:PATH or -", c.Source), "grpc is the default; file: names the file of Tetragon's --export-filename")
 }
 
 // openSubscription makes the source that asks Tetragon.

@@ -19,7 +19,7 @@ func destination(ctx context.Context, d exporter.Destination) []Finding {
 	fault := func(err error, advice string) []Finding {
 		return []Finding{{Fault, d.Address, err.Error(), advice}}
 	}
-	addr, err := resolve(ctx, d.Address)
+	addrs, err := resolve(ctx, d.Address)
 	if err != nil {
 		return fault(err, "events wait in the queue until the name resolves")
 	}
@@ -27,14 +27,20 @@ func destination(ctx context.Context, d exporter.Destination) []Finding {
 	if d.GSO == "off" {
 		options.GSO = udp.Off
 	}
-	conn, err := udp.Dial(addr, options)
+	var conn *udp.Conn
+	var addr netip.AddrPort
+	for _, addr = range addrs { // export takes the first to which there is a route
+		if conn, err = udp.Dial(addr, options); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		return fault(err, "events wait in the queue until there is a route")
 	}
 	defer func() { _ = conn.Close() }()
 	stats := conn.Stats()
 	path := Finding{Fine, d.Address, fmt.Sprintf("%s, %s, path MTU %d, segmentation offload %s", d.Format, addr, stats.MTU, onOff(stats.GSO)), ""}
-	if payload := conn.PathPayload(); payload > 0 && d.MaxDatagram > payload {
+	if payload := conn.PathPayload(); payload > 0 && d.MaxDatagram > payload && d.Format != "frame" { // frames follow the path
 		path.Verdict = Note
 		path.Found += fmt.Sprintf(", datagrams up to %d", d.MaxDatagram)
 		path.Advice = fmt.Sprintf("longer than %d they travel as IP fragments, of which firewalls and busy receivers lose some: --fragments never, or --max-datagram", payload)
@@ -55,21 +61,25 @@ func onOff(b bool) string {
 	return "off"
 }
 
-// resolve returns the first address of host:port.
-func resolve(ctx context.Context, address string) (netip.AddrPort, error) {
+// resolve returns the addresses of host:port, at least one.
+func resolve(ctx context.Context, address string) ([]netip.AddrPort, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("doctor: destination %q: %w", address, err)
+		return nil, fmt.Errorf("doctor: destination %q: %w", address, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, resolveTime)
 	defer cancel()
 	number, err := net.DefaultResolver.LookupPort(ctx, "udp", port)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("doctor: destination %q: %w", address, err)
+		return nil, fmt.Errorf("doctor: destination %q: %w", address, err)
 	}
 	found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("doctor: destination %q: %w", address, err)
+		return nil, fmt.Errorf("doctor: destination %q: %w", address, err)
 	}
-	return netip.AddrPortFrom(found[0].Unmap(), uint16(number)), nil
+	addrs := make([]netip.AddrPort, 0, len(found))
+	for _, ip := range found {
+		addrs = append(addrs, netip.AddrPortFrom(ip.Unmap(), uint16(number)))
+	}
+	return addrs, nil
 }

@@ -18,7 +18,7 @@ var exported catalogue
 var (
 	tetragonInfo  = exported.gauge("exporter_tetragon_info", "1; the version of the Tetragon that events come from, as a label.", "version")
 	subscribed    = exported.gauge("exporter_subscribed", "Whether a subscription to Tetragon's events is there: 1 or 0.")
-	subscriptions = exported.counter("exporter_subscriptions_total", "Subscriptions made; all but the first are reconnects.")
+	subscriptions = exported.counter("exporter_subscriptions_total", "Subscriptions made; all but the first are reconnects, or changes of the filters.")
 	breaks        = exported.counter("exporter_subscription_breaks_total", "Subscriptions that ended while more was wanted; with --source file: files that became shorter or vanished before they were read.", "cause")
 	blind         = exported.counter("exporter_blind_seconds_total", "Time without a subscription after the first one; what happened in it nobody can count.")
 	overlap       = exported.counter("exporter_overlap_events_total", "Events that may have come twice, because a changed filter opened the new subscription before it closed the old.")
@@ -177,7 +177,7 @@ func sendSubscription(to sending, state *ExporterState) {
 		send(to, breaks, state.Account.SubscriptionBreaks, "file")
 		return
 	}
-	send(to, subscribed, truth(s.Connects > s.Breaks))
+	send(to, subscribed, truth(s.Subscribed))
 	send(to, subscriptions, s.Connects)
 	send(to, overlap, s.Overlap)
 	send(to, fallbacks, s.Fallbacks)

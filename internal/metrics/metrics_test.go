@@ -43,7 +43,7 @@ func TestPage(t *testing.T) {
 // fullExporter is a state in which every metric has a series.
 func fullExporter() ExporterState {
 	n := uint64(7)
-	state := ExporterState{QueueLimitBytes: 1 << 20, Subscription: &source.Stats{Connects: 4, Breaks: 3, Internal: 1, TooLarge: 1, Fallbacks: 1, Overlap: 7}}
+	state := ExporterState{QueueLimitBytes: 1 << 20, Subscription: &source.Stats{Connects: 4, Breaks: 3, Internal: 1, TooLarge: 1, Fallbacks: 1, Overlap: 7, Subscribed: true}}
 	a := &state.Account
 	a.Seen, a.Excluded, a.SubscriptionBreaks, a.BlindMS = 100, 3, 3, 1500
 	a.Dropped[ledger.QueueFullPolicy] = 5

@@ -258,7 +258,16 @@ func (f *File) reopen() error {
 	if err != nil || same {
 		return err
 	}
-	file, err := openAppend(f.names.path, &mine)
+	if err := f.replace(&mine); err != nil {
+		return err
+	}
+	f.reopens.Add(1)
+	return nil
+}
+
+// replace opens the file that has the name, or makes it, in the place of mine.
+func (f *File) replace(mine *unix.Stat_t) error {
+	file, err := openAppend(f.names.path, mine)
 	if err != nil {
 		return fmt.Errorf("sink: opening the output file anew: %w", err)
 	}
@@ -267,7 +276,6 @@ func (f *File) reopen() error {
 		_ = file.Close()
 		return err
 	}
-	f.reopens.Add(1)
 	if err := old.Close(); err != nil { // as by NFS, where writing fails as late as here
 		f.config.Log.Error("Closing the output file failed: lines that counted as written may be missing at its end", "cause", err)
 	}
@@ -295,9 +303,8 @@ type FileStats struct {
 
 // Stats returns the counts so far. It may be called at any time.
 func (f *File) Stats() FileStats {
-	rotations := f.rotations.Load() // before the others: each is a reopening too
 	return FileStats{
-		Rotations: rotations, Reopens: f.reopens.Load() - rotations,
+		Rotations: f.rotations.Load(), Reopens: f.reopens.Load(),
 		FailedRotations: f.rotation.failures.Load(), FailedReopens: f.reopening.failures.Load(),
 		FailedRemovals: f.retention.failures.Load(), FailedCompressions: f.packing.failures.Load(),
 	}

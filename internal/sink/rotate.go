@@ -125,7 +125,8 @@ func (f *File) rotate() {
 
 // tryRotate returns the rotations that there are then.
 func (f *File) tryRotate() (list []rotation, err error) {
-	if _, same, err := f.same(); err != nil || !same {
+	mine, same, err := f.same()
+	if err != nil || !same {
 		if err == nil {
 			err = f.reopen() // somebody else has moved it: what has the name is not ours to rename
 		}
@@ -141,7 +142,7 @@ func (f *File) tryRotate() (list []rotation, err error) {
 	if err := os.Rename(f.names.path, rotated); err != nil {
 		return nil, fmt.Errorf("sink: rotating: %w", err)
 	}
-	if err := f.reopen(); err != nil {
+	if err := f.replace(&mine); err != nil {
 		// Back, unless another file has come into the place. Without the name the
 		// file is written on too, and its lock keeps it from being compressed.
 		return nil, errors.Join(err, unix.Renameat2(unix.AT_FDCWD, rotated, unix.AT_FDCWD, f.names.path, unix.RENAME_NOREPLACE))

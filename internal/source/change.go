@@ -60,6 +60,10 @@ func (s *Subscription) SetFilters(ctx context.Context, filters Filters, auto boo
 		s.overlap += s.early
 	}
 	s.mu.Unlock()
+	select {
+	case s.follow <- struct{}{}: // it may be waiting to try again
+	default:
+	}
 	if err != nil {
 		return fmt.Errorf("source: subscribing with other filters: %w", err)
 	}
@@ -74,6 +78,7 @@ func (s *Subscription) SetFilters(ctx context.Context, filters Filters, auto boo
 	case <-next.reading:
 	case <-run.Done():
 		s.closeSuccessor()
+	case <-ctx.Done(): // it will be read all the same
 	}
 	return nil
 }
@@ -102,6 +107,10 @@ func (s *Subscription) succeed() *running {
 	defer s.mu.Unlock()
 	r := s.successor
 	s.successor = nil
+	select {
+	case <-s.follow:
+	default:
+	}
 	return r
 }
 

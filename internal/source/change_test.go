@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -192,15 +193,26 @@ func TestSetFiltersWhileBroken(t *testing.T) {
 		server.sessions[0].events <- nil // the end of the stream
 		server.mu.Unlock()
 		time.Sleep(time.Minute)
+		if !s.Stats().Subscribed {
+			t.Error("the old filters are not subscribed again")
+		}
 		close(slow)
 		if err := <-changed; err != nil {
 			t.Error(err)
 		}
 		server.send("through the new one")
 		synctest.Wait()
+		server.mu.Lock()
+		server.refuse = errors.New("gone")
+		server.sessions[2].events <- nil
+		server.mu.Unlock()
+		time.Sleep(time.Second)
+		if s.Stats().Subscribed {
+			t.Error("subscribed to nothing")
+		}
 		cancel()
 		<-ended
-		if got := fmt.Sprint(server.asked); got != "[0 0 3]" || last != "through the new one" || s.Stats().Breaks != 1 {
+		if got := fmt.Sprint(server.asked); !strings.HasPrefix(got, "[0 0 3") || last != "through the new one" || s.Stats().Breaks != 2 {
 			t.Errorf("asked for %s, last event %q, %+v", got, last, s.Stats())
 		}
 	})

@@ -96,6 +96,8 @@ type Stats struct {
 	Fallbacks uint64        // from the framer to grpc-go, for the rest of the process: 0 or 1
 	BlindTime time.Duration // between the end of one and the beginning of the next
 	Overlap   uint64        // events that may have come twice, when filters were changed
+
+	Subscribed bool // a subscription is there now
 }
 
 // Subscription is the stream of events of a running Tetragon, made anew
@@ -128,6 +130,8 @@ type Subscription struct {
 	overlap   uint64
 	opening   bool   // a successor is being opened
 	early     uint64 // messages since then
+
+	follow chan struct{} // tells Run that there is a successor; capacity 1
 }
 
 // session is one subscription, through one of the two clients.
@@ -164,7 +168,7 @@ func New(config Config) (*Subscription, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Subscription{config: config, log: config.Logger, start: time.Now()}
+	s := &Subscription{config: config, log: config.Logger, start: time.Now(), follow: make(chan struct{}, 1)}
 	s.asked.Store(&asked{config.Filters, config.AutoFilters})
 	s.open, s.answers, s.twin = s.walk, s.config.answers, s.config.twin
 	return s, nil
@@ -185,7 +189,7 @@ func (s *Subscription) Stats() Stats {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stats.Overlap = s.overlap
+	stats.Overlap, stats.Subscribed = s.overlap, s.current != nil
 	return stats
 }
 
@@ -231,6 +235,7 @@ func (s *Subscription) Run(ctx context.Context, take Take) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-s.follow:
 		case <-time.After(pause):
 		}
 	}
