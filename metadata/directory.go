@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -301,10 +303,25 @@ func (d *Directory) unwant(stream uint64) bool {
 	return wanted
 }
 
+// askAgain looks for the streams that are wanted: what was put while nobody listened
+// will not be told.
+func (d *Directory) askAgain() {
+	d.mu.Lock()
+	wanted := slices.Collect(maps.Keys(d.wanted))
+	d.mu.Unlock()
+	for _, stream := range wanted {
+		d.Ask(stream, 0)
+	}
+}
+
 // watch hands on what others put of the streams that are wanted.
 func (d *Directory) watch(ctx context.Context, found func(Found)) {
 	for {
 		err := d.store.Watch(ctx, func(key string, value []byte) {
+			if key == "" {
+				d.askAgain()
+				return
+			}
 			stream, ok := parseStreamKey(key)
 			if !ok || !d.unwant(stream) {
 				return

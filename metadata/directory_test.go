@@ -316,3 +316,40 @@ func TestDirectoryBounds(t *testing.T) {
 		t.Errorf("%d wanted", len(d.wanted))
 	}
 }
+
+// lateStore listens a while after it is asked to, and says when.
+type lateStore struct {
+	Store
+	late time.Duration
+}
+
+func (l lateStore) Watch(ctx context.Context, f func(string, []byte)) error {
+	if !pause(ctx, l.late) {
+		return ctx.Err()
+	}
+	f("", nil)
+	return l.Store.Watch(ctx, f)
+}
+
+// TestDirectoryListensLate: what was put between the look and the listening is found
+// when the store listens, though nobody asks again.
+func TestDirectoryListensLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := NewMemoryStore(100, 0)
+		asks := newPeer(lateStore{store, 5 * time.Second})
+		defer asks.stop()
+		tells := newPeer(store)
+		defer tells.stop()
+		asks.Ask(7, 0)
+		time.Sleep(time.Second)
+		tells.Publish(7, directoryRecord(t, "node-7", 7).JSON())
+		time.Sleep(time.Second)
+		if n := len(asks.take()); n != 0 {
+			t.Errorf("%d found before it listens", n)
+		}
+		time.Sleep(5 * time.Second)
+		if got := asks.take(); len(got) != 1 || got[0].Stream != 7 || !got[0].Exact {
+			t.Errorf("found %+v", got)
+		}
+	})
+}

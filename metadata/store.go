@@ -26,7 +26,8 @@ type Store interface {
 	Get(ctx context.Context, key string) ([]byte, error)
 	// Put keeps a copy of the value, of at most MaxEntry bytes.
 	Put(ctx context.Context, key string, value []byte) error
-	// Watch calls f, one call at a time, for what anybody puts from now on. It
+	// Watch calls f, one call at a time, for what anybody puts from now on. A store
+	// that takes a while to listen calls f with an empty key when it does. It
 	// returns when ctx ends or the store can no longer tell.
 	Watch(ctx context.Context, f func(key string, value []byte)) error
 }

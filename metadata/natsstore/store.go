@@ -321,6 +321,7 @@ func (s *Store) Watch(ctx context.Context, f func(key string, value []byte)) err
 		return fmt.Errorf("natsstore: watching: %w", err)
 	}
 	defer func() { _ = watcher.Stop() }()
+	f("", nil)
 	for {
 		select {
 		case <-ctx.Done():
