@@ -242,8 +242,9 @@ func (d *Directory) ask(ctx context.Context, j job, found func(Found)) error {
 	d.want(j.stream) // before the look, so that nothing that is put now is missed
 	f, err := d.get(ctx, StreamKey(j.stream))
 	if err == nil {
-		if j.digest == 0 || j.digest == f.Digest { // else it is older, and a newer one will come
-			d.unwant(j.stream)
+		// One of another digest is older, and a newer one will come.
+		if (j.digest == 0 || j.digest == f.Digest) && !d.unwant(j.stream) {
+			return nil // whoever watches was quicker
 		}
 		d.hits.Add(1)
 		f.Stream, f.Exact = j.stream, true
