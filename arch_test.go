@@ -53,7 +53,7 @@ var imports = []struct {
 	{"internal/collector", []string{std, "tetracast/transcode", "tetracast/metadata", "tetracast/datagram", "tetracast/ledger", "tetracast/internal/udp", "tetracast/internal/sink"}},
 	{"internal/metrics", []string{std, "github.com/prometheus/client_golang/", "tetracast/exporter", "tetracast/ledger", "tetracast/metadata", "tetracast/internal/source", "tetracast/internal/udp", "tetracast/internal/collector", "tetracast/internal/sink"}},
 	{"internal/bench", []string{everything}},
-	{"internal/doctor", []string{std, "tetracast/exporter", "tetracast/internal/source", "tetracast/internal/udp", "tetracast/internal/upstream"}},
+	{"internal/doctor", []string{std, "tetracast/exporter", "tetracast/internal/collector", "tetracast/internal/source", "tetracast/internal/upstream"}},
 	{"internal/app", []string{everything}},
 	{"internal/command", []string{std, "tetracast/internal/app", "github.com/spf13/cobra", "github.com/spf13/pflag"}},
 	{"cmd/tetracast", []string{std, "tetracast/internal/app", "tetracast/internal/app/share", "tetracast/internal/command", "github.com/spf13/cobra"}},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"time"
 
@@ -135,9 +134,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.DrainTimeout, DefaultDrainTimeout)
 	setDefault(&c.TranscodeCacheBytes, DefaultTranscodeCacheBytes)
 	if c.Lookup == nil {
-		c.Lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		}
+		c.Lookup = lookup
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -13,7 +13,6 @@ const fewBatches = 8
 type hold struct {
 	interval time.Duration
 	let      time.Time // when the packer last let go all it kept
-	kept     bool      // it keeps some
 
 	// How many batches of events come in an interval, to tell whether to wait at all.
 	counted         time.Time // since when they are counted

@@ -15,6 +15,16 @@ import (
 	"tetracast/ledger"
 )
 
+// workOff takes all that the queue has, and forgets it.
+func workOff(q *queue) {
+	for !q.empty() {
+		t := q.pop()
+		for _, _, ok := t.next(); ok; _, _, ok = t.next() {
+		}
+		q.release(&t)
+	}
+}
+
 // drain takes all that the queue has, and returns the events in the order in which
 // a worker gets them.
 func drain(q *queue) (events [][]byte) {
@@ -148,12 +158,7 @@ func TestQueueGiants(t *testing.T) {
 	cycle := func() {
 		q.push(giant, formWire, policyLane)
 		q.push(giant[:600], formWire, policyLane)
-		for !q.empty() {
-			hand := q.pop()
-			for _, _, ok := hand.next(); ok; _, _, ok = hand.next() {
-			}
-			q.release(&hand)
-		}
+		workOff(&q)
 	}
 	cycle()
 	if n := testing.AllocsPerRun(100, cycle); n != 0 {
@@ -189,12 +194,7 @@ func TestQueueAllocates(t *testing.T) {
 		for i := range 200 {
 			q.push(event, formWire, lane(i&1))
 		}
-		for !q.empty() {
-			hand := q.pop()
-			for _, _, ok := hand.next(); ok; _, _, ok = hand.next() {
-			}
-			q.release(&hand)
-		}
+		workOff(&q)
 	}
 	cycle()
 	if n := testing.AllocsPerRun(100, cycle); n != 0 {
@@ -214,12 +214,7 @@ func BenchmarkQueue(b *testing.B) {
 				for i := range 200 {
 					q.push(event, formWire, laneOf(i))
 				}
-				for !q.empty() {
-					hand := q.pop()
-					for _, _, ok := hand.next(); ok; _, _, ok = hand.next() {
-					}
-					q.release(&hand)
-				}
+				workOff(&q)
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/200, "ns/event")
 		})

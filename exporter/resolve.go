@@ -45,7 +45,7 @@ func (e *UDPExporter) keepResolved(ctx context.Context, s *stream) {
 				return
 			}
 		}
-		addrs, err := e.lookUp(ctx, s.Address)
+		addrs, err := lookUp(ctx, e.config.Lookup, s.Address)
 		if err != nil {
 			continue // the old address is better than none
 		}
@@ -133,23 +133,33 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // lookUpAndDial opens a socket to the first of the name's addresses to which
 // there is a route.
 func (e *UDPExporter) lookUpAndDial(ctx context.Context, s *stream) (conn sender, addr netip.AddrPort, err error) {
-	addrs, err := e.lookUp(ctx, s.Address)
+	addrs, err := lookUp(ctx, e.config.Lookup, s.Address)
 	if err != nil {
 		return nil, netip.AddrPort{}, err
 	}
+	return firstRoute(addrs, func(addr netip.AddrPort) (sender, error) { return e.dial(s, addr) })
+}
+
+// firstRoute dials the addresses, until there is a route to one.
+func firstRoute[C any](addrs []netip.AddrPort, dial func(netip.AddrPort) (C, error)) (conn C, addr netip.AddrPort, err error) {
 	var errs []error
 	for _, addr := range addrs {
-		conn, err := e.dial(s, addr)
+		conn, err := dial(addr)
 		if err == nil {
 			return conn, addr, nil
 		}
 		errs = append(errs, err)
 	}
-	return nil, netip.AddrPort{}, errors.Join(errs...)
+	return conn, netip.AddrPort{}, errors.Join(errs...)
+}
+
+// lookup resolves a host's name where the configuration does not say how.
+func lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
 
 // lookUp returns the addresses of host:port, IPv4 and IPv6, at least one.
-func (e *UDPExporter) lookUp(ctx context.Context, address string) ([]netip.AddrPort, error) {
+func lookUp(ctx context.Context, lookup func(context.Context, string) ([]netip.Addr, error), address string) ([]netip.AddrPort, error) {
 	if addr, ok := literal(address); ok {
 		return []netip.AddrPort{addr}, nil
 	}
@@ -161,7 +171,7 @@ func (e *UDPExporter) lookUp(ctx context.Context, address string) ([]netip.AddrP
 	if err != nil {
 		return nil, fmt.Errorf("exporter: destination %s: %w", address, err)
 	}
-	ips, err := e.config.Lookup(ctx, host)
+	ips, err := lookup(ctx, host)
 	if err == nil && len(ips) == 0 {
 		err = errors.New("the name has no address")
 	}
@@ -180,7 +190,7 @@ func (e *UDPExporter) lookUp(ctx context.Context, address string) ([]netip.AddrP
 func (e *UDPExporter) Resolve(ctx context.Context) error {
 	var errs []error
 	for _, s := range e.streams() {
-		if _, err := e.lookUp(ctx, s.Address); err != nil {
+		if _, err := lookUp(ctx, e.config.Lookup, s.Address); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -179,7 +179,7 @@ func (w *worker) again(queued bool) time.Time {
 		if s.statsDue.Before(due) {
 			due = s.statsDue
 		}
-		if s.hold.kept && s.hold.due().Before(due) {
+		if s.waiting() > 0 && s.hold.due().Before(due) {
 			due = s.hold.due()
 		}
 		if queued || len(s.pending.Datagrams) > 0 {

@@ -1,6 +1,6 @@
 // Command tetracast-agent is tetracast as it runs beside Tetragon on every node: it
-// exports, and examines the host for that. What only a collector needs, a NATS server above all,
-// is not in it.
+// exports, and examines the host for that. What only a collector needs, a NATS server
+// above all, is not in it.
 package main
 
 import (

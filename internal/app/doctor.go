@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"strings"
 	"time"
 
 	"tetracast/internal/doctor"
@@ -24,20 +23,16 @@ func Doctor(ctx context.Context, c ExportConfig, asJSON bool, streams Streams) e
 		return err
 	}
 	config := doctor.Config{Metrics: c.findMetrics(), Destinations: out.Destinations, StateDir: c.StateDir}
-	switch _, isFile := strings.CutPrefix(c.Source, "file:"); {
-	case c.Source == "" || c.Source == "grpc":
+	lines, _, err := c.lines()
+	if err != nil {
+		return err
+	}
+	if !lines {
 		in, err := c.sourceConfig(log)
 		if err != nil {
 			return err
 		}
-		in.Reconnect = false
 		config.Source = &in
-	case c.Source == "-" || isFile:
-		if err := c.refuseServerFlags(); err != nil {
-			return err
-		}
-	default:
-		return c.unknownSource()
 	}
 	found := doctor.Examine(ctx, config)
 	if asJSON {

@@ -41,22 +41,18 @@ func (c *ExportConfig) open(log *slog.Logger, out **exporter.UDPExporter) (*inpu
 }
 
 func (c *ExportConfig) openSource(log *slog.Logger, out **exporter.UDPExporter) (*input, error) {
-	path, isFile := strings.CutPrefix(c.Source, "file:")
-	switch {
-	case c.Source == "" || c.Source == "grpc":
-		return c.openSubscription(log, out)
-	case c.Source == "-", isFile && path != "":
-	default:
-		return nil, c.unknownSource()
-	}
-	if err := c.refuseServerFlags(); err != nil {
+	lines, path, err := c.lines()
+	if err != nil {
 		return nil, err
+	}
+	if !lines {
+		return c.openSubscription(log, out)
 	}
 	var cut bool // lines that were read were not taken
 	slowly := func(ctx context.Context, out *exporter.UDPExporter) source.Take {
 		return c.giveLinesSlowly(ctx, out, &cut)
 	}
-	if !isFile {
+	if path == "" {
 		lines := source.NewLines(os.Stdin)
 		give := giveLines
 		if info, err := os.Stdin.Stat(); err == nil && info.Mode().IsRegular() {
@@ -156,8 +152,19 @@ func (c *ExportConfig) refuseServerFlags() error {
 	return nil
 }
 
-func (c *ExportConfig) unknownSource() error {
-	return Usage(fmt.Errorf("app: --source %q, want grpc, file:PATH or -", c.Source), "grpc is the default; file: names the file of Tetragon's --export-filename")
+// lines says whether --source has events come as JSON lines, and from which file;
+// empty: from standard input.
+func (c *ExportConfig) lines() (lines bool, path string, err error) {
+	path, isFile := strings.CutPrefix(c.Source, "file:")
+	switch {
+	case c.Source == "" || c.Source == "grpc":
+		return false, "", nil
+	case c.Source == "-":
+		return true, "", c.refuseServerFlags()
+	case isFile && path != "":
+		return true, path, c.refuseServerFlags()
+	}
+	return false, "", Usage(fmt.Errorf("app: --source %q, want grpc, file:PATH or -", c.Source), "grpc is the default; file: names the file of Tetragon's --export-filename")
 }
 
 // openSubscription makes the source that asks Tetragon.

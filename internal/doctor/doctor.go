@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"tetracast/exporter"
+	"tetracast/internal/collector"
 	"tetracast/internal/source"
 	"tetracast/internal/upstream"
 )
@@ -139,10 +140,8 @@ func stateDir(path string) Finding {
 	return Finding{Fine, subject, path + " can be written", ""}
 }
 
-// wantedReceiveBytes is what collect asks for, so that a burst has room.
-const wantedReceiveBytes = 32 << 20
-
-// receiveBuffer is about a collector on this host.
+// receiveBuffer is about a collector on this host, which asks for so much that a burst
+// has room.
 func receiveBuffer(path string) Finding {
 	const subject = "receive buffer"
 	text, err := os.ReadFile(path)
@@ -154,9 +153,9 @@ func receiveBuffer(path string) Finding {
 		return Finding{Note, subject, fmt.Sprintf("%s says %q", path, text), ""}
 	}
 	f := Finding{Fine, subject, fmt.Sprintf("net.core.rmem_max is %d bytes", limit), ""}
-	if limit < wantedReceiveBytes {
+	if limit < collector.DefaultReceiveBufferBytes {
 		f.Verdict = Note
-		f.Advice = fmt.Sprintf("for a collector on this host: sysctl -w net.core.rmem_max=%d; not needed with CAP_NET_ADMIN or systemd's socket", wantedReceiveBytes)
+		f.Advice = fmt.Sprintf("for a collector on this host: sysctl -w net.core.rmem_max=%d; not needed with CAP_NET_ADMIN or systemd's socket", collector.DefaultReceiveBufferBytes)
 	}
 	return f
 }

@@ -104,7 +104,8 @@ func TestExamineFaults(t *testing.T) {
 		}
 	}
 	f("no such file", Config{Source: &source.Config{ServerAddress: "unix:///nonexistent/tetragon.sock"}})
-	f("missing port", Config{Destinations: []exporter.Destination{{Address: "host"}}})
+	f("99999", Config{Destinations: []exporter.Destination{{Address: "127.0.0.1:99999"}}})
+	f("lookup host.invalid", Config{Destinations: []exporter.Destination{{Address: "host.invalid"}}}) // with the default port
 	f("host.invalid", Config{Destinations: []exporter.Destination{{Address: "host.invalid:7514"}}})
 	f("no such file", Config{StateDir: "/nonexistent/state"})
 }
