@@ -117,15 +117,6 @@ func (s *stream) trySend(b *datagram.Batch, done int, now time.Time) int {
 			continue
 		}
 		s.countError(err)
-		// What may have left counts as sent: this format cannot tell a repeat from
-		// a second event.
-		var sendErr *udp.SendError
-		if errors.As(err, &sendErr) {
-			for range sendErr.Uncertain {
-				s.counts.sent += uint64(b.Events[done])
-				done++
-			}
-		}
 		if s.frame != nil && errors.Is(err, udp.ErrTooLarge) {
 			s.shrunk = true // the next frames will fit
 			if s.tooWide = b == &s.batch || b == &s.pending.Batch; s.tooWide {
@@ -137,9 +128,7 @@ func (s *stream) trySend(b *datagram.Batch, done int, now time.Time) int {
 			s.nextAttempt = now.Add(wait)
 			return done
 		}
-		if done < len(b.Datagrams) {
-			done += s.loseFirst(b, done, reason)
-		}
+		done += s.loseFirst(b, done, reason)
 	}
 	return done
 }
@@ -156,12 +145,14 @@ func (s *stream) verdict(err error, now time.Time) (wait time.Duration, reason l
 		return fullWait, 0
 	case errors.Is(err, udp.ErrNoBuffers):
 		// The device's queue is full. A datagram whose IP fragments are more than it
-		// has room for would never pass.
+		// has room for would never pass; and at each try some of them leave, for
+		// nothing, and take the room of others. So the waits grow: each is as long as
+		// all before it.
 		if s.stuck.IsZero() {
 			s.stuck = now
 		}
-		if now.Sub(s.stuck) < stuckTime {
-			return fullWait, 0
+		if stuck := now.Sub(s.stuck); stuck < stuckTime {
+			return max(fullWait, stuck), 0
 		}
 		reason = ledger.NoBuffers
 	case errors.Is(err, udp.ErrUnreachable), errors.Is(err, udp.ErrLinkDown):

@@ -65,8 +65,9 @@ type Destination struct {
 	// UDPBufferSize is the send buffer to ask the kernel for, in bytes. Zero:
 	// DefaultUDPBufferSize.
 	UDPBufferSize int
-	// GSO is auto, on or off: whether runs of datagrams of one size go to the
-	// kernel as one message. Empty: auto.
+	// GSO is auto, on or off: whether runs of frames of one size go to the kernel
+	// as one message. Other formats never do. Empty: auto, which is off where the
+	// kernel or a device's queue is known to lose datagrams by it.
 	GSO string
 	// ZeroCopy is auto, on or off: whether the kernel reads large messages from
 	// our memory instead of copying them. Empty: auto, which is off, because it

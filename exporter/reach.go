@@ -42,9 +42,13 @@ func (d Destination) Reach(ctx context.Context) (Way, error) {
 
 // dial opens a socket to an address of the destination.
 func (d *Destination) dial(addr netip.AddrPort) (*udp.Conn, error) {
+	gso := udp.Off
+	if d.Format == "frame" { // only its receivers drop a repeat
+		gso = switches[d.GSO]
+	}
 	conn, err := udp.Dial(addr, udp.Options{
 		SendBufferBytes:    d.UDPBufferSize,
-		GSO:                switches[d.GSO],
+		GSO:                gso,
 		ZeroCopy:           switches[d.ZeroCopy],
 		BytesPerSecond:     d.MaxBytesPerSecond,
 		DatagramsPerSecond: d.MaxDatagramsPerSecond,

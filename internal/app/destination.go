@@ -59,7 +59,7 @@ func (c *DestinationConfig) addFlags(flags *pflag.FlagSet) {
 	c.Frame.addFlags(flags)
 	flags.StringVar(&c.MetadataSqueeze, "metadata-compression", "", "of agent_init, made once a record: none; gzip or zlib in gelf; s2 or zstd in frame; empty: that of the events, --gelf-compression or --compression")
 	flags.IntVar(&c.UDPBufferSize, "udp-buffer-size", exporter.DefaultUDPBufferSize, "socket send buffer to ask for (SO_SNDBUF), in bytes")
-	flags.StringVar(&c.GSO, "gso", "auto", "segmentation offload for runs of datagrams of one size: auto, on or off")
+	flags.StringVar(&c.GSO, "gso", "auto", "segmentation offload for frames of one size: auto, on or off")
 	flags.StringVar(&c.ZeroCopy, "zerocopy", "auto", "have the kernel read large messages from our memory: auto, on or off; auto is off, for it was not measured to pay")
 	flags.DurationVar(&c.RotateSourcePort, "rotate-source-port", 0, "open a new socket so often; 0: never")
 	flags.IntVar(&c.MaxBytesRate, "max-bytes-per-second", 0, "the most bytes of payload a second to each destination; 0: no bound")

@@ -60,7 +60,6 @@ var (
 	retried     = exported.counter("exporter_retried_messages_total", "Messages that were offered to the kernel a second time.", "destination", "format")
 	rebinds     = exported.counter("exporter_socket_rebinds_total", "New sockets because the host had lost the old one's address.", "destination", "format")
 	mtuShrinks  = exported.counter("exporter_path_mtu_shrinks_total", "Times that the path MTU became smaller.", "destination", "format")
-	uncertain   = exported.counter("exporter_uncertain_datagrams_total", "Datagrams of which nobody knows whether they left; they count as sent.", "destination", "format")
 	gso         = exported.gauge("exporter_gso_enabled", "Whether segmentation offload is in use: 1 or 0.", "destination", "format")
 	gsoSegments = exported.counter("exporter_gso_segments_total", "Datagrams that went as segments of a larger message.", "destination", "format")
 	gsoGivenUp  = exported.counter("exporter_gso_fallbacks_total", "Times that segmentation offload was given up, for the socket or for a message.", "destination", "format")
@@ -256,7 +255,6 @@ func (d *destination) send(to sending) {
 	send(to, retried, c.Retried, l...)
 	send(to, rebinds, c.Rebinds, l...)
 	send(to, mtuShrinks, c.Shrinks, l...)
-	send(to, uncertain, c.Uncertain, l...)
 	send(to, gso, truth(c.GSO), l...)
 	send(to, gsoSegments, c.GSOSegments, l...)
 	send(to, gsoGivenUp, c.GSOFallbacks, l...)
@@ -321,7 +319,6 @@ func addSocket(to, c *udp.ConnStats) {
 	to.Retried += c.Retried
 	to.Rebinds += c.Rebinds
 	to.Shrinks += c.Shrinks
-	to.Uncertain += c.Uncertain
 	to.GSO = to.GSO || c.GSO
 	to.GSOSegments += c.GSOSegments
 	to.GSOFallbacks += c.GSOFallbacks

@@ -38,11 +38,6 @@ type SendError struct {
 	Errno unix.Errno
 	MTU   int           // of the path, in bytes of IP packet; 0: unknown
 	After time.Duration // with ErrPaced: how long to wait
-
-	// Uncertain is how many datagrams, from the first that was not taken on, may
-	// have left all the same: segments of one message, of which the device took
-	// some before its queue was full.
-	Uncertain int
 }
 
 // Error names the class and the kernel's error.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -250,22 +251,55 @@ func TestGSOFallsBack(t *testing.T) {
 	f(unix.EMSGSIZE, false) // only this size is too large
 }
 
-// TestGSOUncertain: a message of segments that fails for want of buffers may
-// have left in part, and that is said.
-func TestGSOUncertain(t *testing.T) {
+// TestGSORests: when the device's queue is full, the same bytes are offered again
+// without GSO, at once and for ten minutes, over a new socket too; and only what then
+// does not pass is told.
+func TestGSORests(t *testing.T) {
 	datagrams := sized(500, 500, 500, 100, 100)
 	kernel := &faulty{bad: string(datagrams[0]), errno: unix.ENOBUFS, times: 1, onlyGSO: true}
 	c := dialFaulty(t, kernel, Options{GSO: On})
 	sent, err := c.Send(datagrams)
-	var sendErr *SendError
-	if sent != 0 || !errors.As(err, &sendErr) || sendErr.Uncertain != 4 || !errors.Is(err, ErrNoBuffers) {
-		t.Errorf("sent %d, %+v", sent, err)
+	if sent != len(datagrams) || err != nil {
+		t.Errorf("sent %d, %v", sent, err)
 	}
-	// A single datagram is certain.
-	kernel = &faulty{bad: string(datagrams[0]), errno: unix.ENOBUFS, times: 1}
-	c = dialFaulty(t, kernel, Options{GSO: Off})
-	if _, err := c.Send(datagrams); !errors.As(err, &sendErr) || sendErr.Uncertain != 0 {
-		t.Errorf("%+v", err)
+	wantTaken(t, "a full queue", kernel, datagrams, sent)
+	if s := c.Stats(); s.GSO || s.GSOFallbacks != 1 {
+		t.Errorf("stats %+v", s)
+	}
+	now := time.Now()
+	if err := c.Rotate(); err != nil {
+		t.Fatal(err)
+	}
+	if c.MaxPayload(now.Add(gsoRest - time.Minute)); c.Stats().GSO {
+		t.Error("GSO is back before its time")
+	}
+	if c.MaxPayload(now.Add(gsoRest + time.Minute)); !c.Stats().GSO {
+		t.Error("GSO is not back after its time")
+	}
+	kernel.errno, kernel.times, kernel.onlyGSO = unix.ENOBUFS, 2, false
+	if sent, err := c.Send(datagrams); sent != 0 || !errors.Is(err, ErrNoBuffers) {
+		t.Errorf("a queue that stays full: sent %d, %v", sent, err)
+	}
+}
+
+// TestQueueKind: the name of a discipline out of the kernel's message, and nothing
+// out of a broken one.
+func TestQueueKind(t *testing.T) {
+	f := func(want, attrs string) {
+		t.Helper()
+		if got := queueKind([]byte(strings.Repeat("\x00", sizeofTcmsg) + attrs)); got != want {
+			t.Errorf("%q: %q, want %q", attrs, got, want)
+		}
+	}
+	f("tbf", "\x08\x00\x01\x00tbf\x00")
+	f("tbf", "\x05\x00\x02\x00x\x00\x00\x00\x08\x00\x01\x00tbf\x00")
+	f("htb", "\x08\x00\x01\x00htb\x00\x08\x00\x01\x00tbf\x00")
+	f("", "\x09\x00\x01\x00tbf\x00")
+	f("", "\x03\x00\x01\x00")
+	f("", "\x08\x00")
+	f("", "")
+	if got := queueKind([]byte("short")); got != "" {
+		t.Errorf("a short message: %q", got)
 	}
 }
 

@@ -3,6 +3,7 @@ package udp
 import (
 	"bytes"
 	"fmt"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -93,15 +94,40 @@ func (c *Conn) run(datagrams [][]byte) int {
 	return min(len(datagrams), maxSegments)
 }
 
-// setGSO turns GSO on if the kernel has it, or off.
-func (c *Conn) setGSO(on bool) {
+// gsoRest is how long a socket does without GSO after a full device queue.
+const gsoRest = 10 * time.Minute
+
+// chooseGSO turns GSO on for the socket where it is asked for, or where it is left to
+// us and nothing that is known speaks against it; and the kernel has it.
+func (c *Conn) chooseGSO() {
+	on := c.options.GSO == On
+	if c.options.GSO == Auto && gsoTrusted() {
+		cuts, err := queueCuts()
+		on = !cuts && err == nil // it saves little; what it may lose, nobody would count
+	}
 	if on {
 		_, err := unix.GetsockoptInt(c.fd, unix.SOL_UDP, unix.UDP_SEGMENT)
 		on = err == nil
 	}
+	c.gsoDue = never
+	c.setGSO(on)
+}
+
+// restGSO turns GSO off until due.
+func (c *Conn) restGSO(due time.Time) {
+	c.stats.gsoFallbacks.Add(1)
+	c.gsoDue = due
+	c.setGSO(false)
+}
+
+// setGSO turns GSO on or off.
+func (c *Conn) setGSO(on bool) {
 	c.gso = on
 	c.stats.gsoOn.Store(on)
 }
+
+// never is later than anything that is due.
+var never = time.Unix(1<<40, 0)
 
 // gsoTrusted says whether this kernel's GSO may be used without being asked
 // for. Linux 7.0 to 7.1.4 mangle batches of segments of one length, and the

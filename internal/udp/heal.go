@@ -45,6 +45,9 @@ func (c *Conn) Rotate() error {
 func (c *Conn) replace(fd int) {
 	_ = unix.Close(c.fd)
 	c.use(fd)
+	if c.gsoDue == never { // else it rests
+		c.chooseGSO() // for the devices may be others
+	}
 	c.setZeroCopy(c.zero.on)
 	// Notices of the old socket will not come; its memory is left alone for good.
 	c.zero.outstanding, c.zero.held = 0, nil

@@ -43,7 +43,7 @@ func TestDeviceQueueFull(t *testing.T) {
 	listener := l.listen(ListenOptions{ReceiveBufferBytes: 16 << 20})
 	l.Sh(l.Sender, "tc qdisc add dev va root tbf rate 20mbit burst 5kb limit 6000")
 	before := l.snmp(l.Sender, "SndbufErrors")
-	c := l.dial(Options{GSO: Off, SendBufferBytes: 4 << 20})
+	c := l.dial(Options{SendBufferBytes: 4 << 20})
 	taken, refused := sendAll(t, c, slices.Repeat(sized(1000), 500))
 	if taken != 500 || refused[ErrNoBuffers] == 0 {
 		t.Errorf("taken %d, refused %v; want 500 and some for want of buffers", taken, refused)
@@ -55,6 +55,48 @@ func TestDeviceQueueFull(t *testing.T) {
 	if observed < refused[ErrNoBuffers] {
 		t.Errorf("the namespace counted %d, Send told of %d", observed, refused[ErrNoBuffers])
 	}
+}
+
+// TestQueueCuts (S3): auto does without GSO while a device, be it the one below a
+// bridge, has a queue that cuts messages, at the root or inside of another, and takes
+// it where queues leave messages whole. What it decides stays until there is another
+// socket.
+func TestQueueCuts(t *testing.T) {
+	l := newLink(t, "tc")
+	f := func(queue string, want bool) {
+		t.Helper()
+		l.Sh(l.Sender, "tc qdisc del dev va root 2>/dev/null; "+queue)
+		c := l.dial(Options{})
+		if got := c.Stats().GSO; got != want {
+			t.Errorf("%s: GSO %v, want %v", queue, got, want)
+		}
+		l.Sh(l.Sender, "tc qdisc del dev va root 2>/dev/null; true")
+		l.In(l.Sender, func() {
+			if err := c.Rotate(); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if !c.Stats().GSO {
+			t.Errorf("%s: no GSO with a new socket when the queue is gone", queue)
+		}
+		if !l.dial(Options{GSO: On}).Stats().GSO {
+			t.Errorf("%s: no GSO although it was asked for", queue)
+		}
+	}
+	if !l.dial(Options{}).Stats().GSO {
+		t.Skip("SKIPPED, NOT TESTED: this kernel has no UDP_SEGMENT that can be trusted")
+	}
+	const htb = "tc qdisc add dev va root handle 1: htb default 1 && tc class add dev va parent 1: classid 1:1 htb rate 20mbit"
+	const tbf = "handle 9: tbf rate 20mbit burst 5kb limit 6000"
+	f("true", true)
+	f("tc qdisc add dev va root pfifo limit 2", true)
+	f(htb+" && tc qdisc add dev va parent 1:1 pfifo limit 2", true)
+	f("tc qdisc add dev va root "+tbf, false)
+	f("tc qdisc add dev va root "+tbf+" && tc qdisc add dev va parent 9:1 pfifo limit 2", false)
+	f(htb+" && tc qdisc add dev va parent 1:1 "+tbf, false)
+	l.Sh(l.Sender, "ip link add br0 type bridge && ip link set va master br0 && ip addr flush dev va && ip addr add "+senderIP+"/24 dev br0 && ip link set br0 up")
+	f("true", true)
+	f("tc qdisc add dev va root "+tbf, false)
 }
 
 // TestNobodyAnswersARP (S5): a neighbour that is not there never holds a Send,

@@ -33,7 +33,11 @@ type Options struct {
 	// SendBufferBytes is asked for with SO_SNDBUF. Zero: the system's default.
 	SendBufferBytes int
 	// GSO puts runs of datagrams of one size, the last of them shorter perhaps,
-	// into one message (UDP_SEGMENT, Linux 4.18).
+	// into one message (UDP_SEGMENT, Linux 4.18). It is for datagrams of which the
+	// receiver drops a repeat: when the device's queue is full they are offered
+	// again, although some may have left. Auto is off on kernels that mangle such
+	// messages, and where a device's queue would cut them and drop a part in silence,
+	// or cannot be asked; see queueCuts.
 	GSO Switch
 	// ZeroCopy has the kernel read large messages from the caller's memory
 	// (MSG_ZEROCOPY). Auto is off, as it does not pay; see zerocopy.go. With it,
@@ -58,7 +62,8 @@ type Conn struct {
 	options Options
 	sys     system
 	fd      int
-	gso     bool
+	gso     bool      // in use
+	gsoDue  time.Time // when GSO that was given up may be chosen again
 	zero    zeroCopy
 	pace    bucket
 
@@ -81,7 +86,7 @@ type Conn struct {
 type connCounters struct {
 	calls, datagrams, refused, retried, drained     atomic.Uint64
 	gsoMessages, gsoSegments, gsoFallbacks, rebinds atomic.Uint64
-	uncertain, shrinks                              atomic.Uint64
+	shrinks                                         atomic.Uint64
 	mtu                                             atomic.Int64
 	gsoOn                                           atomic.Bool
 }
@@ -97,7 +102,6 @@ type ConnStats struct {
 	GSOSegments  uint64 // datagrams in them
 	GSOFallbacks uint64 // times that GSO was given up, for the socket or for a message
 	Rebinds      uint64 // new sockets because the own address was gone
-	Uncertain    uint64 // datagrams of failed messages of which some may have left
 	Shrinks      uint64 // times that the path MTU became smaller
 	GSO          bool   // GSO is in use
 	MTU          int    // of the path as last told, in bytes of IP packet; 0: unknown
@@ -125,7 +129,7 @@ func dial(addr netip.AddrPort, options Options, sys system) (*Conn, error) {
 	}
 	c.use(fd)
 	c.setZeroCopy(options.ZeroCopy == On)
-	c.setGSO(options.GSO == On || options.GSO == Auto && gsoTrusted())
+	c.chooseGSO()
 	return c, nil
 }
 
@@ -270,8 +274,12 @@ func (c *Conn) failed(errno unix.Errno, rest [][]byte, retried *try, at int) *Se
 	case segments > 1 && (errno == unix.EIO || errno == unix.EINVAL):
 		// No checksum offload on the device, or no segmentation in the kernel
 		// (udp_send_skb, net/ipv4/udp.c, Linux 6.18): nothing was sent.
-		c.stats.gsoFallbacks.Add(1)
-		c.setGSO(false)
+		c.restGSO(never)
+		return nil
+	case class == ErrNoBuffers && c.gso:
+		// The same datagrams again, one by one. If a device cut the message, some of
+		// them have left already; the receiver drops the repeat.
+		c.restGSO(time.Now().Add(gsoRest))
 		return nil
 	case class == ErrTooLarge:
 		c.learnMTU(time.Now())
@@ -289,11 +297,6 @@ func (c *Conn) failed(errno unix.Errno, rest [][]byte, retried *try, at int) *Se
 	sendErr := &SendError{Class: class, Errno: errno}
 	if class == ErrTooLarge {
 		sendErr.MTU = c.mtu.bytes
-	}
-	if segments > 1 && class == ErrNoBuffers {
-		// Segmented in software, the device may have taken some of them.
-		sendErr.Uncertain = segments
-		c.stats.uncertain.Add(uint64(segments))
 	}
 	return sendErr
 }
@@ -314,7 +317,7 @@ func (c *Conn) Stats() ConnStats {
 	return ConnStats{
 		Calls: s.calls.Load(), Datagrams: s.datagrams.Load(), Refused: s.refused.Load(), Retried: s.retried.Load(),
 		Drained: s.drained.Load(), GSOMessages: s.gsoMessages.Load(), GSOSegments: s.gsoSegments.Load(),
-		GSOFallbacks: s.gsoFallbacks.Load(), Rebinds: s.rebinds.Load(), Uncertain: s.uncertain.Load(),
+		GSOFallbacks: s.gsoFallbacks.Load(), Rebinds: s.rebinds.Load(),
 		Shrinks: s.shrinks.Load(), GSO: s.gsoOn.Load(), MTU: int(s.mtu.Load()),
 		ZeroCopyMessages: c.zero.messages.Load(), ZeroCopyCopied: c.zero.copied.Load(), ZeroCopy: c.zero.inUse.Load(),
 	}
