@@ -102,6 +102,7 @@ func (s *stream) trySend(b *datagram.Batch, done int, now time.Time) int {
 	s.tooWide = false
 	for done < len(b.Datagrams) {
 		sent, err := s.conn.Send(b.Datagrams[done:])
+		s.heed(now)
 		if sent > 0 {
 			s.stuck = time.Time{}
 		}
@@ -159,8 +160,6 @@ func (s *stream) verdict(err error, now time.Time) (wait time.Duration, reason l
 		s.fail(err, now)
 		s.awayWait = min(max(2*s.awayWait, minAwayWait), maxAwayWait)
 		return s.awayWait, 0
-	case errors.Is(err, udp.ErrRefused):
-		reason = ledger.Refused
 	case errors.Is(err, udp.ErrNotPermitted):
 		reason = ledger.NotPermitted
 	case errors.Is(err, udp.ErrTooLarge):
@@ -173,8 +172,35 @@ func (s *stream) verdict(err error, now time.Time) (wait time.Duration, reason l
 	return 0, reason
 }
 
-// fail notes that the destination did not take a datagram, and logs it if it
-// took the ones before.
+// answerer is a sender that tells what hosts and routers answered to datagrams that
+// it had taken.
+type answerer interface {
+	Answers() (n udp.Answers, last *udp.Answer)
+}
+
+// heed counts what was answered. It is beside the account, for the datagrams were
+// sent, and the answers may be forged, or not come; but where they say that nothing
+// gets there the destination is down.
+func (s *stream) heed(now time.Time) {
+	conn, ok := s.conn.(answerer)
+	if !ok {
+		return
+	}
+	n, last := conn.Answers()
+	if n == (udp.Answers{}) {
+		return
+	}
+	for class := range n {
+		s.befell.answers[class] += n[class]
+	}
+	s.befell.news = true
+	if last != nil {
+		s.fail(last, now)
+	}
+}
+
+// fail notes that the destination did not take a datagram, or that it is said not to
+// get them, and logs it if it took the ones before.
 func (s *stream) fail(err error, now time.Time) {
 	if s.failed.IsZero() {
 		s.log.Warn("The destination takes no datagrams", "cause", err)

@@ -335,6 +335,7 @@ func (e *UDPExporter) Account() ledger.Exporter {
 	account := ledger.Exporter{
 		Side: "exporter", Seen: e.seen, Excluded: e.excluded, Dropped: e.dropped,
 		Upstream: map[string]*uint64{},
+		Observed: ledger.ExporterObserved{ICMPAnswers: map[string]uint64{}},
 	}
 	for _, stage := range ledger.UpstreamStages() {
 		account.Upstream[stage] = nil
@@ -344,6 +345,11 @@ func (e *UDPExporter) Account() ledger.Exporter {
 		account.Observed.SndbufErrors = &since
 	}
 	for i, s := range e.worker.all {
+		for class, n := range e.settled.befell[i].answers {
+			if n > 0 {
+				account.Observed.ICMPAnswers[udp.AnswerClasses[class]] += n
+			}
+		}
 		c := &e.settled.streams[i]
 		queued, outside := e.queue.events+e.inHand+c.queued, s.before
 		if s.parted {

@@ -135,7 +135,6 @@ func TestErrorsOfTheSocket(t *testing.T) {
 			t.Errorf("%v: sent %d, dropped %v", err, s.Sent, &s.Dropped)
 		}
 	}
-	f(udp.ErrRefused, ledger.Refused)
 	f(udp.ErrNotPermitted, ledger.NotPermitted)
 	f(udp.ErrTooLarge, ledger.TooLarge)
 	f(errors.New("something new"), ledger.SendFailed)

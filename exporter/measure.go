@@ -131,10 +131,10 @@ func (s *stream) pathPayload() int {
 
 // SendErrors are the classes of errors that DestinationStats.Errors counts, by
 // index: what internal/udp makes of the kernel's error numbers.
-var SendErrors = [...]string{"would_block", "no_buffers", "paced", "unreachable", "link_down", "refused", "not_permitted", "too_large", "other"}
+var SendErrors = [...]string{"would_block", "no_buffers", "paced", "unreachable", "link_down", "not_permitted", "too_large", "other"}
 
 var sendErrors = [len(SendErrors) - 1]error{udp.ErrWouldBlock, udp.ErrNoBuffers, udp.ErrPaced, udp.ErrUnreachable, udp.ErrLinkDown,
-	udp.ErrRefused, udp.ErrNotPermitted, udp.ErrTooLarge}
+	udp.ErrNotPermitted, udp.ErrTooLarge}
 
 // countError notes an error of the socket.
 func (s *stream) countError(err error) {
@@ -155,6 +155,7 @@ type befell struct {
 	sizes        [len(SizeBounds)]uint64 // datagrams
 	overMTU      uint64                  // datagrams
 	errors       [len(SendErrors)]uint64
+	answers      udp.Answers
 	pendingBytes int
 	pool         udp.PoolStats
 	down         bool
@@ -176,7 +177,7 @@ func (b *befell) publishSize(to *befell, bytes int) {
 }
 
 func (b *befell) stats(s *stream) DestinationStats {
-	return DestinationStats{Address: s.Address, Format: s.Format, Sizes: b.sizes, OverMTU: b.overMTU, Errors: b.errors,
+	return DestinationStats{Address: s.Address, Format: s.Format, Sizes: b.sizes, OverMTU: b.overMTU, Errors: b.errors, Answers: b.answers,
 		QueueBytes: b.pendingBytes, Pool: b.pool, Gone: s.parted, Up: !s.parted && s.conn != nil && !b.down}
 }
 
@@ -189,11 +190,12 @@ type DestinationStats struct {
 	Sizes   [len(SizeBounds)]uint64 // datagrams up to a bound, and above the one before
 	OverMTU uint64                  // datagrams above the path MTU, which travelled as IP fragments
 	Errors  [len(SendErrors)]uint64 // by class
+	Answers udp.Answers             // ICMP messages about its datagrams, by class
 
 	QueueBytes int           // of datagrams that wait for this destination alone, and for which others do not
 	Pool       udp.PoolStats // the memory of those
 	Gone       bool          // the destination is not configured any more
-	Up         bool          // it has a socket, and takes datagrams
+	Up         bool          // it has a socket, takes datagrams, and nobody answers that they do not arrive
 }
 
 // LaneStats is what waits in a lane of the queue.

@@ -108,6 +108,8 @@ func (s *stream) sendStats(in *intake, now time.Time, goodbye bool) bool {
 	c := withIntake(s.counters(), in.seen, in.excluded, &in.dropped)
 	c.Goodbye = goodbye
 	stats := s.statsOf(&c, in, now)
+	answers := s.befell.answers.Total()
+	stats.ICMPAnswers = &answers
 	if s.upstream != nil {
 		up := s.upstream()
 		stats.SubscriptionBreaks, stats.BlindMS = up.Breaks, uint64(up.BlindTime.Milliseconds())

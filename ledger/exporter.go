@@ -35,6 +35,10 @@ type ExporterObserved struct {
 	// SndbufErrors counts what the network namespace could not send for want of
 	// buffers: datagrams, or messages of several segments, of all its sockets.
 	SndbufErrors *uint64 `json:"sndbuf_errors_netns"`
+	// ICMPAnswers counts what hosts and routers answered to datagrams that were sent,
+	// by class; see udp.AnswerClasses. They send few of the answers that they could,
+	// and anybody can forge one.
+	ICMPAnswers map[string]uint64 `json:"icmp_answers"`
 }
 
 // Stream is the account of one destination.

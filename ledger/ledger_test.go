@@ -121,7 +121,7 @@ func TestAccountShape(t *testing.T) {
 		}
 	}
 	f(Exporter{Side: "exporter", Upstream: map[string]*uint64{"ring_buffer": nil}, Streams: []Stream{{Stream: "00000000000000ff", Destination: "h:1"}}},
-		`{"side":"exporter","seen":0,"excluded":0,"dropped":{},"subscription_breaks":0,"blind_ms":0,"overlap":0,"upstream":{"ring_buffer":null},"observed":{"sndbuf_errors_netns":null},"closes":null,`+
+		`{"side":"exporter","seen":0,"excluded":0,"dropped":{},"subscription_breaks":0,"blind_ms":0,"overlap":0,"upstream":{"ring_buffer":null},"observed":{"sndbuf_errors_netns":null,"icmp_answers":null},"closes":null,`+
 			`"streams":[{"stream":"00000000000000ff","destination":"h:1","dropped":{},"sent":0,"queued":0,"datagrams":0,"bytes":0,"truncated":0}]}`)
 	f(Collector{Side: "collector", Agents: []Agent{{Hostname: "h", Streams: []AgentStream{{Stream: "s", Ended: EndedUnknown}}}}},
 		`{"side":"collector","datagrams":0,"bytes":0,"undecodable_datagrams":{},"observed":{"socket_dropped":0},`+

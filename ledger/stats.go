@@ -29,6 +29,7 @@ type AgentStats struct {
 	Sent               uint64             `json:"sent"`
 	Datagrams          uint64             `json:"datagrams"`
 	Truncated          uint64             `json:"truncated"`
+	ICMPAnswers        *uint64            `json:"icmp_answers"` // of hosts and routers to its datagrams; nil is unknown
 	SubscriptionBreaks uint64             `json:"subscription_breaks"`
 	BlindMS            uint64             `json:"blind_ms"`
 	Upstream           map[string]*uint64 `json:"upstream"` // by stage; nil is unknown

@@ -1,6 +1,11 @@
 package ledger
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
 
 // AppendText appends the account as lines for an operator, who reads from the
 // source to the network.
@@ -16,8 +21,8 @@ func (e *Exporter) AppendText(dst []byte) []byte {
 		}
 		dst = append(dst, '\n')
 	}
-	return fmt.Appendf(dst, "  subscription breaks %d, blind %d ms; observed: the network namespace had no buffers for %s\n",
-		e.SubscriptionBreaks, e.BlindMS, figure(e.Observed.SndbufErrors))
+	return fmt.Appendf(dst, "  subscription breaks %d, blind %d ms; observed: the network namespace had no buffers for %s, ICMP answers: %s\n",
+		e.SubscriptionBreaks, e.BlindMS, figure(e.Observed.SndbufErrors), byName(e.Observed.ICMPAnswers))
 }
 
 // AppendText appends the account as lines for an operator, who reads from the
@@ -51,6 +56,21 @@ func verdict(closes *bool) string {
 		return "closes"
 	}
 	return "DOES NOT CLOSE"
+}
+
+// byName writes figures in the order of their names.
+func byName(figures map[string]uint64) string {
+	if figures == nil {
+		return "unknown"
+	}
+	var texts []string
+	for _, name := range slices.Sorted(maps.Keys(figures)) {
+		texts = append(texts, fmt.Sprintf("%s %d", name, figures[name]))
+	}
+	if texts == nil {
+		return "none"
+	}
+	return strings.Join(texts, ", ")
 }
 
 func figure(n *uint64) string {

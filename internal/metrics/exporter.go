@@ -40,7 +40,7 @@ var (
 	unknownFields = exported.counter("exporter_unknown_fields_events_total", "Events with fields that this release does not know, as of a newer Tetragon, sent without them.")
 	slowEvents    = exported.counter("exporter_protojson_events_total", "Events that protojson had to transcode.")
 
-	destUp       = exported.gauge("exporter_destination_up", "Whether the destination's name is resolved and the kernel takes its datagrams: 1 or 0. That any arrive UDP does not tell.", "destination", "format")
+	destUp       = exported.gauge("exporter_destination_up", "Whether the destination's name is resolved, the kernel takes its datagrams, and no ICMP answer says that they do not arrive: 1 or 0. That any arrive UDP does not tell.", "destination", "format")
 	dropped      = exported.counter("exporter_dropped_events_total", "Events lost on the way to a destination.", "destination", "format", "reason")
 	sent         = exported.counter("exporter_sent_events_total", "Events that the kernel took.", "destination", "format")
 	queued       = exported.gauge("exporter_queued_events", "Events seen and not yet sent, lost or excluded.", "destination", "format")
@@ -56,8 +56,9 @@ var (
 	waitingBytes = exported.gauge("exporter_destination_queue_bytes", "Datagrams that wait for this destination alone.", "destination", "format")
 
 	calls       = exported.counter("exporter_send_calls_total", "System calls that sent, since the socket was opened.", "destination", "format")
-	icmpRefused = exported.counter("exporter_icmp_refused_total", "Answers port unreachable that a send reported.", "destination", "format")
-	retried     = exported.counter("exporter_retried_messages_total", "Messages that were offered to the kernel a second time.", "destination", "format")
+	icmpRefused = exported.counter("exporter_icmp_refused_total", "Of exporter_icmp_answers_total, the class port_unreachable; deprecated.", "destination", "format")
+	icmpAnswers = exported.counter("exporter_icmp_answers_total", "ICMP messages of hosts and routers about datagrams that were sent, by class. They send few, and anybody can forge them.", "destination", "format", "class")
+	retried     = exported.counter("exporter_retried_messages_total", "Messages that were offered to the kernel again, after the error of an earlier one or a refusal of this host.", "destination", "format")
 	rebinds     = exported.counter("exporter_socket_rebinds_total", "New sockets because the host had lost the old one's address.", "destination", "format")
 	mtuShrinks  = exported.counter("exporter_path_mtu_shrinks_total", "Times that the path MTU became smaller.", "destination", "format")
 	gso         = exported.gauge("exporter_gso_enabled", "Whether segmentation offload is in use: 1 or 0.", "destination", "format")
@@ -251,7 +252,10 @@ func (d *destination) send(to sending) {
 	send(to, waitingBytes, s.QueueBytes, l...)
 
 	send(to, calls, c.Calls, l...)
-	send(to, icmpRefused, c.Refused, l...)
+	send(to, icmpRefused, s.Answers[udp.PortUnreachable], l...)
+	for class, n := range s.Answers {
+		send(to, icmpAnswers, n, with(udp.AnswerClasses[class])...)
+	}
 	send(to, retried, c.Retried, l...)
 	send(to, rebinds, c.Rebinds, l...)
 	send(to, mtuShrinks, c.Shrinks, l...)
@@ -298,6 +302,9 @@ func (d *destination) add(a *ledger.Stream, s *exporter.DestinationStats, c *udp
 	for i, n := range s.Errors {
 		d.stats.Errors[i] += n
 	}
+	for class, n := range s.Answers {
+		d.stats.Answers[class] += n
+	}
 	d.stats.OverMTU += s.OverMTU
 	d.stats.QueueBytes += s.QueueBytes
 	d.stats.Up = d.stats.Up || s.Up
@@ -315,7 +322,6 @@ func addPool(to, p *udp.PoolStats) {
 
 func addSocket(to, c *udp.ConnStats) {
 	to.Calls += c.Calls
-	to.Refused += c.Refused
 	to.Retried += c.Retried
 	to.Rebinds += c.Rebinds
 	to.Shrinks += c.Shrinks

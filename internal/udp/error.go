@@ -11,17 +11,16 @@ import (
 // The classes of a send that was not taken, by what a caller can do.
 var (
 	// ErrWouldBlock: the socket's send buffer is full; it drains in
-	// milliseconds.
+	// milliseconds. Or so many ICMP errors of earlier datagrams come in that no
+	// send gets through between two of them.
 	ErrWouldBlock = errors.New("send buffer is full")
 	// ErrNoBuffers: the network device's queue is full, likewise.
 	ErrNoBuffers = errors.New("device queue is full")
-	// ErrRefused: the host answered port unreachable, twice in a row.
-	ErrRefused = errors.New("port unreachable")
 	// ErrTooLarge: longer than the path, or UDP itself, takes. Path MTU in
 	// SendError.MTU, where the kernel knows it.
 	ErrTooLarge = errors.New("datagram is too large")
-	// ErrNotPermitted: refused twice by a packet filter or a full table of
-	// connections on this host.
+	// ErrNotPermitted: refused twice by a packet filter, a full table of connections
+	// or a prohibited route of this host.
 	ErrNotPermitted = errors.New("not permitted by this host")
 	// ErrUnreachable: there is no route, or no neighbour answers. It heals by
 	// itself, or with a new socket if the own address is gone.
@@ -69,11 +68,9 @@ func classOf(errno unix.Errno) error {
 		return ErrWouldBlock
 	case unix.ENOBUFS, unix.ENOMEM:
 		return ErrNoBuffers
-	case unix.ECONNREFUSED:
-		return ErrRefused
 	case unix.EMSGSIZE:
 		return ErrTooLarge
-	case unix.EPERM:
+	case unix.EPERM, unix.EACCES:
 		return ErrNotPermitted
 	case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EHOSTDOWN, unix.EADDRNOTAVAIL:
 		return ErrUnreachable

@@ -1,7 +1,9 @@
 package udp
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +19,7 @@ func (c *Conn) rebind(now time.Time) bool {
 	if now.Before(c.rebindNext) {
 		return false
 	}
-	if source, err := c.source(); err != nil || bindable(source) {
+	if source, err := c.LocalAddr(); err != nil || bindable(source.Addr()) {
 		return false
 	}
 	c.rebindNext = now.Add(rebindSpacing)
@@ -53,19 +55,19 @@ func (c *Conn) replace(fd int) {
 	c.zero.outstanding, c.zero.held = 0, nil
 }
 
-// source returns the socket's own address.
-func (c *Conn) source() (netip.Addr, error) {
+// LocalAddr returns the socket's own address.
+func (c *Conn) LocalAddr() (netip.AddrPort, error) {
 	name, err := unix.Getsockname(c.fd)
 	if err != nil {
-		return netip.Addr{}, err
+		return netip.AddrPort{}, fmt.Errorf("udp: asking for the own address: %w", os.NewSyscallError("getsockname", err))
 	}
 	switch name := name.(type) {
 	case *unix.SockaddrInet4:
-		return netip.AddrFrom4(name.Addr), nil
+		return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(name.Port)), nil
 	case *unix.SockaddrInet6:
-		return netip.AddrFrom16(name.Addr).Unmap(), nil
+		return netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), uint16(name.Port)), nil
 	}
-	return netip.Addr{}, unix.EAFNOSUPPORT
+	return netip.AddrPort{}, unix.EAFNOSUPPORT
 }
 
 // bindable says whether the host has the address.
@@ -77,21 +79,6 @@ func bindable(addr netip.Addr) bool {
 	}
 	defer func() { _ = unix.Close(fd) }()
 	return unix.Bind(fd, name) != unix.EADDRNOTAVAIL
-}
-
-// drainErrors empties the socket's error queue, which holds on to memory of
-// the socket's buffer.
-func (c *Conn) drainErrors() {
-	var payload [1]byte
-	var control [256]byte
-	for range 256 { // a flood of ICMP must not keep us here
-		_, n, _, _, err := unix.Recvmsg(c.fd, payload[:], control[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
-		if err != nil {
-			return
-		}
-		c.zero.notice(control[:n])
-		c.stats.drained.Add(1)
-	}
 }
 
 // sockaddr returns the address family and the kernel's form of an address.

@@ -31,7 +31,7 @@ func (c *Conn) SendParts(parts [][]byte) error {
 	hdr.Iov, hdr.Control, hdr.Controllen = &c.iovecs[0], nil, 0
 	hdr.SetIovlen(len(parts))
 	c.counts[0] = 1
-	var retried try
+	var t tries
 	for {
 		c.stats.calls.Add(1)
 		n, errno := c.sys.sendmmsg(c.fd, c.msgs[:1], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
@@ -42,7 +42,7 @@ func (c *Conn) SendParts(parts [][]byte) error {
 		if errno == 0 {
 			continue
 		}
-		if err := c.failed(errno, nil, &retried, 0); err != nil {
+		if err := c.failed(errno, nil, &t, 0); err != nil {
 			return err
 		}
 	}

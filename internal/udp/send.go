@@ -78,13 +78,18 @@ type Conn struct {
 	iovecs   [sendIovecs]unix.Iovec
 	controls [sendMessages]segmentControl
 
+	answers  Answers // since the last call of Answers
+	answered bool    // there are some
+	trouble  *Answer // the last of them that was not TooBig
+
 	rebindNext time.Time
 	stats      connCounters
 }
 
 // connCounters are what ConnStats is made from.
 type connCounters struct {
-	calls, datagrams, refused, retried, drained     atomic.Uint64
+	calls, datagrams, retried, drained              atomic.Uint64
+	answers                                         [answerClasses]atomic.Uint64
 	gsoMessages, gsoSegments, gsoFallbacks, rebinds atomic.Uint64
 	shrinks                                         atomic.Uint64
 	mtu                                             atomic.Int64
@@ -93,18 +98,18 @@ type connCounters struct {
 
 // ConnStats counts what a Conn did.
 type ConnStats struct {
-	Calls        uint64 // sendmmsg
-	Datagrams    uint64 // taken by the kernel
-	Refused      uint64 // ICMP port unreachable that a send reported
-	Retried      uint64 // messages offered a second time
-	Drained      uint64 // entries taken from the error queue
-	GSOMessages  uint64 // messages of two segments and more
-	GSOSegments  uint64 // datagrams in them
-	GSOFallbacks uint64 // times that GSO was given up, for the socket or for a message
-	Rebinds      uint64 // new sockets because the own address was gone
-	Shrinks      uint64 // times that the path MTU became smaller
-	GSO          bool   // GSO is in use
-	MTU          int    // of the path as last told, in bytes of IP packet; 0: unknown
+	Calls        uint64  // sendmmsg
+	Datagrams    uint64  // taken by the kernel
+	Retried      uint64  // times that messages were offered again, after an earlier one's error or a refusal by the host
+	Drained      uint64  // entries taken from the error queue
+	Answers      Answers // ICMP messages about earlier datagrams, by class
+	GSOMessages  uint64  // messages of two segments and more
+	GSOSegments  uint64  // datagrams in them
+	GSOFallbacks uint64  // times that GSO was given up, for the socket or for a message
+	Rebinds      uint64  // new sockets because the own address was gone
+	Shrinks      uint64  // times that the path MTU became smaller
+	GSO          bool    // GSO is in use
+	MTU          int     // of the path as last told, in bytes of IP packet; 0: unknown
 
 	ZeroCopyMessages uint64 // messages that the kernel was asked to read from the caller's memory
 	ZeroCopyCopied   uint64 // of them, those that it says it copied all the same
@@ -177,7 +182,7 @@ func (c *Conn) use(fd int) {
 // The datagrams are read during the call only. A call allocates nothing unless
 // it fails.
 func (c *Conn) Send(datagrams [][]byte) (sent int, err error) {
-	var retried try
+	var t tries
 	for sent < len(datagrams) {
 		rest := datagrams[sent:]
 		if n, wait := c.pace.allow(rest); n < len(rest) {
@@ -191,9 +196,9 @@ func (c *Conn) Send(datagrams [][]byte) (sent int, err error) {
 		c.pace.take(rest[:taken])
 		c.stats.datagrams.Add(uint64(taken))
 		if errno == 0 {
-			continue // also after a short count: its error, if it had one, is forgotten
+			continue // also after a short count
 		}
-		if sendErr := c.failed(errno, datagrams[sent:], &retried, sent); sendErr != nil {
+		if sendErr := c.failed(errno, datagrams[sent:], &t, sent); sendErr != nil {
 			return sent, sendErr
 		}
 	}
@@ -210,6 +215,9 @@ func (c *Conn) offer(datagrams [][]byte) (taken int, errno unix.Errno) {
 	}
 	c.stats.calls.Add(1)
 	n, errno := c.sys.sendmmsg(c.fd, c.msgs[:messages], flags)
+	if errno == 0 && n < messages {
+		c.drainErrors() // the kernel forgot the error, but not what it says there
+	}
 	for i := range n {
 		taken += c.counts[i]
 		if c.counts[i] > 1 {
@@ -232,24 +240,30 @@ func (c *Conn) offer(datagrams [][]byte) (taken int, errno unix.Errno) {
 	return taken, errno
 }
 
-// try remembers what was offered a second time, so that it is not a third.
-type try struct {
-	at    int // index of the datagram
-	times int
+// maxNews is how often in a call an earlier datagram's error makes the one at hand
+// be offered again: far more often than anything but a flood of ICMP asks for.
+const maxNews = 32
+
+// tries remembers what was offered again.
+type tries struct {
+	news  int // times that an earlier datagram's error came in between
+	at    int // index of the datagram that this host did not permit
+	times int // of it
 }
 
-// again counts another try at a datagram, and says whether it is the first one.
-func (t *try) again(at int) bool {
+// again counts another try at a datagram that this host did not permit, and says
+// whether it is the first one.
+func (t *tries) again(at int) bool {
 	if t.times > 0 && t.at == at {
 		return false
 	}
-	*t = try{at: at, times: 1}
+	t.at, t.times = at, 1
 	return true
 }
 
 // failed decides what an error means for the message that it befell, which
 // begins with the datagram of index at. Nil: try again.
-func (c *Conn) failed(errno unix.Errno, rest [][]byte, retried *try, at int) *SendError {
+func (c *Conn) failed(errno unix.Errno, rest [][]byte, t *tries, at int) *SendError {
 	switch errno {
 	case unix.EINTR:
 		return nil
@@ -258,16 +272,24 @@ func (c *Conn) failed(errno unix.Errno, rest [][]byte, retried *try, at int) *Se
 		return nil
 	}
 	class := classOf(errno)
-	c.drainErrors()
+	found := c.drainErrors()
 	segments := c.counts[0]
+	if may, must := fromICMP(errno); must || may && found.answers > 0 && !(found.tooLong && errno == unix.EMSGSIZE) {
+		// An earlier datagram's fate: this one was not looked at. If it has an error
+		// of its own, it meets that now that the queue is empty.
+		if errno == unix.EMSGSIZE {
+			c.learnMTU(time.Now())
+		}
+		if t.news++; t.news <= maxNews {
+			c.stats.retried.Add(1)
+			return nil
+		}
+		return &SendError{Class: ErrWouldBlock, Errno: errno} // a flood; later
+	}
 	switch {
-	case class == ErrRefused, class == ErrNotPermitted:
-		// ECONNREFUSED is news of an earlier datagram, and EPERM can be a passing
-		// state of a connection table: once more.
-		if retried.again(at) {
-			if class == ErrRefused {
-				c.stats.refused.Add(1)
-			}
+	case class == ErrNotPermitted:
+		// It can be a passing state of a connection table: once more.
+		if t.again(at) {
 			c.stats.retried.Add(1)
 			return nil
 		}
@@ -314,13 +336,16 @@ func (c *Conn) SendBufferBytes() int {
 // Stats returns the counts so far.
 func (c *Conn) Stats() ConnStats {
 	s := &c.stats
-	return ConnStats{
-		Calls: s.calls.Load(), Datagrams: s.datagrams.Load(), Refused: s.refused.Load(), Retried: s.retried.Load(),
-		Drained: s.drained.Load(), GSOMessages: s.gsoMessages.Load(), GSOSegments: s.gsoSegments.Load(),
-		GSOFallbacks: s.gsoFallbacks.Load(), Rebinds: s.rebinds.Load(),
-		Shrinks: s.shrinks.Load(), GSO: s.gsoOn.Load(), MTU: int(s.mtu.Load()),
+	stats := ConnStats{
+		Calls: s.calls.Load(), Datagrams: s.datagrams.Load(), Retried: s.retried.Load(), Drained: s.drained.Load(),
+		GSOMessages: s.gsoMessages.Load(), GSOSegments: s.gsoSegments.Load(), GSOFallbacks: s.gsoFallbacks.Load(),
+		Rebinds: s.rebinds.Load(), Shrinks: s.shrinks.Load(), GSO: s.gsoOn.Load(), MTU: int(s.mtu.Load()),
 		ZeroCopyMessages: c.zero.messages.Load(), ZeroCopyCopied: c.zero.copied.Load(), ZeroCopy: c.zero.inUse.Load(),
 	}
+	for class := range stats.Answers {
+		stats.Answers[class] = s.answers[class].Load()
+	}
+	return stats
 }
 
 // Close closes the socket. What the kernel has taken is still sent.

@@ -78,26 +78,8 @@ func (z *zeroCopy) lend(messages int, datagrams [][]byte) {
 	z.held = append(z.held, datagrams...)
 }
 
-// notice reads an entry of the error queue: a range of messages whose memory is
-// free again. A notice that says they were copied turns it off, for it costs and
-// brings nothing on this path.
-func (z *zeroCopy) notice(control []byte) {
-	for len(control) >= unix.SizeofCmsghdr {
-		header := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
-		length := int(header.Len)
-		if length < unix.SizeofCmsghdr || length > len(control) {
-			return
-		}
-		if length >= unix.CmsgLen(int(unsafe.Sizeof(unix.SockExtendedErr{}))) {
-			e := (*unix.SockExtendedErr)(unsafe.Pointer(&control[unix.CmsgLen(0)]))
-			if e.Errno == 0 && e.Origin == unix.SO_EE_ORIGIN_ZEROCOPY {
-				z.done(e.Data-e.Info+1, e.Code&unix.SO_EE_CODE_ZEROCOPY_COPIED != 0)
-			}
-		}
-		control = control[min(len(control), unix.CmsgSpace(length-unix.CmsgLen(0))):]
-	}
-}
-
+// done notes that the memory of some messages is free again. A notice that says they
+// were copied turns it off, for it costs and brings nothing on this path.
 func (z *zeroCopy) done(messages uint32, copied bool) {
 	z.outstanding -= min(messages, z.outstanding)
 	if copied {
