@@ -2,6 +2,8 @@ module tetracast
 
 go 1.26.0
 
+toolchain go1.26.11
+
 require (
 	github.com/cilium/tetragon/api v1.7.0
 	github.com/klauspost/compress v1.20.3

@@ -35,7 +35,7 @@ func build(out, arch, version string) (*release, error) {
 		return nil, err
 	}
 	cmd := exec.Command("go", "build", "-C", "../..", "-trimpath", "-buildvcs=auto", "-ldflags=-s -w", "-o", fresh+"/", "./cmd/tetracast", "./cmd/tetracast-agent")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOWORK=off")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOWORK=off", "GOTOOLCHAIN=auto") // the toolchain of go.mod, also where the system's is older
 	if message, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building for %s: %w\n%s", arch, err, message)
 	}
