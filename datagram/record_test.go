@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-const preparedRecord = `{"@timestamp":"2026-11-24T08:00:00.1Z","event":"agent_init","tetragon_version":"v1.7.0","build_commit":"4d5af1b3d3e6ee0a3a0e2e0f93a1ba1b5b4dd0d6","build_date":"2026-05-04T10:11:12Z","hostname":"edge-node-01","os":"linux","kernel_version":"6.12.117","pid":4242,"udp_destination":"collector.example:7514","udp_buffer_size":65536,"uptime":"initialized at 0","labels":{"site":"fra1 \u007f"}}` + "\n"
+const preparedRecord = `{"@timestamp":"2026-11-24T08:00:00.1Z","event":"agent_init","tetragon_version":"v1.7.0","build_commit":"4d5af1b3d3e6ee0a3a0e2e0f93a1ba1b5b4dd0d6","build_date":"2026-05-04T10:11:12Z","hostname":"edge-node-01","os":"linux","kernel_version":"6.12.117","pid":4242,"udp_destination":"collector.example:7514","udp_buffer_size":65536,"uptime":"initialized at 0","labels":{"site":"fra1 \u007f"},"started_at":"2026-11-24T08:00:00.02Z"}` + "\n"
 
 // recordPackers are the packers for which a record is more than its bytes, by what
 // they do with it.

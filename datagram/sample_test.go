@@ -107,7 +107,7 @@ func scratch(b *datagram.Batch) {
 	b.Reset()
 }
 
-const agentInit = `{"@timestamp":"2026-11-23T10:22:00.5Z","event":"agent_init","tetragon_version":"v1.7.0","hostname":"edge-node-01","os":"linux","kernel_version":"6.12.117","pid":42,"udp_destination":"192.0.2.1:7514","udp_buffer_size":65536,"uptime":"initialized at 0"}`
+const agentInit = `{"@timestamp":"2026-11-23T10:22:00.5Z","event":"agent_init","tetragon_version":"v1.7.0","hostname":"edge-node-01","os":"linux","kernel_version":"6.12.117","pid":42,"udp_destination":"192.0.2.1:7514","udp_buffer_size":65536,"uptime":"initialized at 0","started_at":"2026-11-23T10:21:59.9Z"}`
 
 // upTo returns the events whose line is at most that long.
 func upTo(bytes int, events []datagram.Event) (short []datagram.Event) {

@@ -38,6 +38,9 @@ type MetadataEvent struct {
 	// Labels are what the user says of the agent, and facts beyond those above;
 	// written with their names in order. Empty: left out.
 	Labels map[string]string `json:"labels,omitempty"`
+	// StartedAt is when the process began, as RFC 3339, UTC. Every record that it makes
+	// has the same. Empty: left out.
+	StartedAt string `json:"started_at,omitempty"`
 }
 
 // NewMetadataEvent returns an event about this process and host as they are
@@ -60,6 +63,10 @@ func NewEvent(f Facts) *MetadataEvent {
 	if f.Time.IsZero() {
 		f.Time = time.Now()
 	}
+	started := ""
+	if !f.Started.IsZero() {
+		started = f.Started.UTC().Format(time.RFC3339Nano)
+	}
 	return &MetadataEvent{
 		Timestamp:       f.Time.UTC().Format(time.RFC3339Nano),
 		Event:           EventAgentInit,
@@ -74,6 +81,7 @@ func NewEvent(f Facts) *MetadataEvent {
 		UDPBufferSize:   f.UDPBufferSize,
 		Uptime:          UptimeInit,
 		Labels:          f.Labels,
+		StartedAt:       started,
 	}
 }
 

@@ -19,6 +19,9 @@ type Facts struct {
 	PID             int
 	UDPDestination  string // host:port
 	UDPBufferSize   int    // bytes
+	// Started is when the process began: with the host's name it names one start of an
+	// agent, whatever it says of itself and to whom. Zero: not stated.
+	Started time.Time
 	// Labels are the user's, and facts that Sources.More read. Nobody changes the
 	// map once it is here.
 	Labels map[string]string
@@ -55,7 +58,7 @@ func (s Sources) Read() Facts {
 	if s.PID == nil {
 		s.PID = os.Getpid
 	}
-	f := Facts{PID: s.PID()}
+	f := Facts{PID: s.PID(), Started: processStart}
 	more := make([]string, len(s.More))
 	var reading sync.WaitGroup
 	ask := func(to *string, read func() (string, error)) {
@@ -82,6 +85,9 @@ func (s Sources) Read() Facts {
 	}
 	return f
 }
+
+// processStart is when this process began, but for what the runtime did before.
+var processStart = time.Now()
 
 // HostFacts returns what this host and process say of themselves. Hostname and
 // kernel are read at the first call and kept for the life of the process.

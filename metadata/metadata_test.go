@@ -33,6 +33,8 @@ func TestToJSON(t *testing.T) {
 	const head = `{"@timestamp":"2026-01-02T02:04:05.00000006Z","event":"agent_init",`
 	const tail = `"os":"linux","kernel_version":"6.12.117","pid":4242,"udp_destination":"collector:7514","udp_buffer_size":65536,"uptime":"initialized at 0"}`
 	f(func(*Facts) {}, head+`"tetragon_version":"v1.7.0","build_commit":"abc123","build_date":"2026-01-01","hostname":"edge-node-01",`+tail)
+	f(func(f *Facts) { f.Started = time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("CET", 3600)) },
+		head+`"tetragon_version":"v1.7.0","build_commit":"abc123","build_date":"2026-01-01","hostname":"edge-node-01",`+strings.TrimSuffix(tail, "}")+`,"started_at":"2026-01-02T02:04:05Z"}`)
 	f(func(f *Facts) { f.BuildCommit, f.BuildDate = "", "" }, head+`"tetragon_version":"v1.7.0","hostname":"edge-node-01",`+tail)
 	f(func(f *Facts) { f.TetragonVersion, f.Hostname, f.BuildCommit, f.BuildDate = "", "", "", "" },
 		head+`"tetragon_version":"unknown","hostname":"unknown",`+tail)

@@ -92,12 +92,12 @@ func Leave(ctx context.Context, s Store, f Facts, o Origin, render Renderer, clu
 
 // Recalled is what a process before this one knew.
 type Recalled struct {
-	Record      *Record // with the time and process id of this one
+	Record      *Record // with the time, process id and start of this one
 	ClusterName string
 }
 
 // Recall looks in a store for the record that a process before this one left for the
-// destination of f, and brings it up to date: time and process id are those of f, and
+// destination of f, and brings it up to date: time, process id and start are those of f, and
 // so is all that this process knows itself. From f's point of view only what
 // Tetragon said is missing.
 //
@@ -144,17 +144,22 @@ func Recall(ctx context.Context, s Store, f Facts, o Origin, render Renderer) (r
 	case was.Origin != o:
 		return stale(OtherTetragon)
 	}
-	now, pid := f.Time, f.PID
+	now, pid, started := f.Time, f.PID, f.Started
 	f.TetragonVersion, f.BuildCommit, f.BuildDate = event.TetragonVersion, event.BuildCommit, event.BuildDate
 	f.PID = event.PID
 	if f.Time, err = time.Parse(time.RFC3339Nano, event.Timestamp); err != nil {
 		return stale(Damaged)
 	}
+	if f.Started = (time.Time{}); event.StartedAt != "" {
+		if f.Started, err = time.Parse(time.RFC3339Nano, event.StartedAt); err != nil {
+			return stale(Damaged)
+		}
+	}
 	// Whatever the store returned, what is sent is what this process would have made.
 	if same, err := NewRecord(f, render); err != nil || !bytes.Equal(same.JSON(), text) {
 		return stale(OtherFacts)
 	}
-	if f.Time, f.PID = now, pid; now.IsZero() {
+	if f.Time, f.PID, f.Started = now, pid, started; now.IsZero() {
 		f.Time = time.Now()
 	}
 	if r.Record, err = NewRecord(f, render); err != nil {
@@ -178,19 +183,26 @@ type lent struct {
 // that it continues begins at the given place of the value; or the record itself, if
 // it is not laid out as ToJSON does it.
 func (r *Record) lend(loan *Loan, at int, was *MetadataEvent) *Record {
-	const begin, pid = `{"@timestamp":"`, `,"pid":`
+	const begin, pid, started = `{"@timestamp":"`, `,"pid":`, `,"started_at":"`
 	line, digits := r.line, strconv.Itoa(r.event.PID)
 	pidAt := bytes.Index(line, []byte(pid)) + len(pid) // a quote in a string is escaped, so this is the member
 	if at < 0 || !bytes.HasPrefix(line, []byte(begin+r.event.Timestamp+`"`)) || !bytes.HasPrefix(line[pidAt:], []byte(digits+",")) {
 		return r
 	}
+	if (r.event.StartedAt == "") != (was.StartedAt == "") {
+		return r
+	}
+	end := len(line) - len("\n") // of what is the same
+	if r.event.StartedAt != "" {
+		end = bytes.LastIndex(line, []byte(started)) + len(started) // the last member
+	}
 	middle := pidAt - len(begin) - len(r.event.Timestamp)
-	tail := len(line) - pidAt - len(digits) - len("\n")
+	tail := end - pidAt - len(digits)
 	rest := loan.slot.value[at+len(begin)+len(was.Timestamp):]
 	afterPID := rest[middle+len(strconv.Itoa(was.PID)):]
 	return &Record{event: r.event, digest: r.digest, made: r.made, bad: r.bad, lent: &lent{
 		loan:  loan,
-		parts: [][]byte{[]byte(begin + r.event.Timestamp), rest[:middle], []byte(digits), afterPID[:tail], []byte("\n")},
+		parts: [][]byte{[]byte(begin + r.event.Timestamp), rest[:middle], []byte(digits), afterPID[:tail], line[end:]},
 		spare: r,
 	}}
 }
@@ -199,7 +211,7 @@ func (r *Record) lend(loan *Loan, at int, was *MetadataEvent) *Record {
 func (r *Record) Lent() bool { return r.lent != nil }
 
 // Parts returns the line of a record that is lent, in the parts that it is in:
-// constant ones in the mapping, time and process id in memory. They may be handed to
+// constant ones in the mapping, time, process id and start in memory. They may be handed to
 // a system call and not be read otherwise, and only while somebody keeps the record.
 func (r *Record) Parts() [][]byte { return r.lent.parts }
 

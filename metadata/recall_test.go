@@ -19,6 +19,9 @@ var testOrigin = Origin{BootID: "0d3b", Kernel: "6.12.117", InfoInode: 7, InfoMo
 func hostFactsOf(f Facts) Facts {
 	f.TetragonVersion, f.BuildCommit, f.BuildDate = "", "", ""
 	f.Time, f.PID = f.Time.Add(time.Hour), f.PID+123456
+	if !f.Started.IsZero() {
+		f.Started = f.Started.Add(time.Hour + time.Millisecond)
+	}
 	return f
 }
 
@@ -27,9 +30,11 @@ func hostFactsOf(f Facts) Facts {
 func TestRecall(t *testing.T) {
 	labelled := testFacts
 	labelled.Labels = map[string]string{"site": `fra1 "x"`, "pid": "7"}
+	started := labelled
+	started.Started = testFacts.Time.Truncate(time.Second)
 	quoted := testFacts
 	quoted.TetragonVersion, quoted.Hostname, quoted.BuildDate = "v1 \"<q>\"\n\x01,\"pid\":1,", "node\xff", ""
-	for name, facts := range map[string]Facts{"plain": testFacts, "labelled": labelled, "quoted": quoted} {
+	for name, facts := range map[string]Facts{"plain": testFacts, "labelled": labelled, "started": started, "quoted": quoted} {
 		stores := map[string]Store{"memory": NewMemoryStore(10, 0), "mapped": NewMappedStore(filepath.Join(t.TempDir(), "m"))}
 		for kind, s := range stores {
 			t.Run(name+", "+kind, func(t *testing.T) {

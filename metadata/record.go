@@ -64,7 +64,7 @@ func checkRendered(text []byte) error {
 // what tells one start of an agent, and one destination, from another. It is not
 // 0, which stands for no record.
 func digest(event MetadataEvent) uint64 {
-	event.Timestamp, event.PID, event.UDPDestination = "", 0, ""
+	event.Timestamp, event.PID, event.UDPDestination, event.StartedAt = "", 0, "", ""
 	text, err := event.ToJSON()
 	if err != nil {
 		return 1 // two such records are taken for one

@@ -46,7 +46,7 @@ type agents struct {
 // host is one agent's machine.
 type host struct {
 	name     string
-	start    uint64 // digest of (pid, @timestamp): the agent start heard of last
+	process  uint64 // digest of pid and start: the agent's process heard of last
 	restarts uint64
 	streams  int
 	heard    time.Time // when something new came last; zero: nothing did that can be trusted
@@ -169,25 +169,27 @@ func (a *agents) repeated(s *stream, record []byte) bool {
 // was lost on its way to the sink.
 func (a *agents) forget() { a.records = maphash.MakeSeed() }
 
-// bind reads an agent_init and says whose stream this is. A record that names
-// another start of the host's agent than the last one is a restart.
+// bind reads an agent_init and says whose stream this is. A record of another
+// process than the last one of the host's agent is a restart; a changed fact and
+// another destination are none. One that does not say when its process began, as of
+// a release before, is told by its process id alone.
 func (a *agents) bind(s *stream, record []byte) {
 	facts := readFacts(record)
-	start := startDigest(facts.Timestamp, facts.PID)
+	process := processDigest(facts.StartedAt, facts.PID)
 
 	s.record = maphash.Bytes(a.records, record)
 	h := a.join(s, facts.Hostname)
-	if h.start != 0 && h.start != start {
+	if h.process != 0 && h.process != process && s.process != process {
 		h.restarts++
 	}
-	h.start = start
+	h.process, s.process = process, process
 }
 
 // facts are those of an agent_init that a collector needs.
 type facts struct {
-	Timestamp string `json:"@timestamp"`
 	Hostname  string `json:"hostname"`
 	PID       int64  `json:"pid"`
+	StartedAt string `json:"started_at"`
 }
 
 // readFacts reads a record, which was checked to be JSON. A fact of another type
@@ -197,11 +199,11 @@ func readFacts(record []byte) (f facts) {
 	return f
 }
 
-// startDigest tells one agent start from another, in every process alike. It is
-// not 0.
-func startDigest(timestamp string, pid int64) uint64 {
+// processDigest tells one process of an agent from another, in every collector alike.
+// It is not 0.
+func processDigest(started string, pid int64) uint64 {
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%d %s", pid, timestamp)
+	fmt.Fprintf(h, "%d %s", pid, started)
 	return max(1, h.Sum64())
 }
 

@@ -41,7 +41,7 @@ type state struct {
 
 type savedHost struct {
 	Name     string `json:"name"`
-	Start    uint64 `json:"start"`
+	Process  uint64 `json:"process"`
 	Restarts uint64 `json:"restarts"`
 	// Heard is when something new came of it last; zero: nothing did.
 	Heard time.Time `json:"heard,omitzero"`
@@ -85,7 +85,7 @@ func (c *Collector) snapshot() *state {
 		s.Totals.Observed.SocketDropped += c.in.dropped()
 	}
 	for _, h := range c.agents.hosts {
-		s.Hosts = append(s.Hosts, savedHost{Name: h.name, Start: h.start, Restarts: h.restarts, Heard: h.heard.UTC()})
+		s.Hosts = append(s.Hosts, savedHost{Name: h.name, Process: h.process, Restarts: h.restarts, Heard: h.heard.UTC()})
 	}
 	name := func(x *stream) string {
 		if x.host == nil {
@@ -281,7 +281,7 @@ func (c *Collector) restore(s *state, now time.Time) {
 		t.evicted = s.Evicted[i]
 	}
 	for _, h := range s.Hosts {
-		a.hosts[h.Name] = &host{name: h.Name, start: h.Start, restarts: h.Restarts, heard: h.Heard}
+		a.hosts[h.Name] = &host{name: h.Name, process: h.Process, restarts: h.Restarts, heard: h.Heard}
 	}
 	join := func(x *stream, hostname string) {
 		if hostname != "" {

@@ -37,6 +37,7 @@ type stream struct {
 	evictedTo *table // where those are
 	host      *host  // nil: no agent_init came
 	record    uint64 // digest of the last agent_init's bytes
+	process   uint64 // as host.process, of this stream
 
 	audit *ledger.Audit // nil: its events carry no numbers
 	net   ledger.Net    // where they do not
