@@ -152,7 +152,7 @@ func (p *GELF) PackRecord(b *Batch, record []byte) {
 	switch {
 	case p.record.is(record):
 		p.packForm(b, &p.record)
-	case kindOf(trimLine(record)) == KindAgentInit:
+	case recordKind(trimLine(record)) == KindAgentInit:
 		if form, err := p.formOf(record); err == nil {
 			p.packForm(b, &form)
 		}

@@ -273,7 +273,7 @@ func TestGELFAllocates(t *testing.T) {
 // TestReadGELF reads what others send: the standard library's compressors, other
 // orders of fields, white space, a NUL at the end.
 func TestReadGELF(t *testing.T) {
-	const event = `{"process_exec":{"process":{"binary":"/bin/ä"}}}`
+	const event = `{"process_exec":{"process":{"binary":"/bin/ä"}},"time":"2026-01-01T00:00:00Z"}`
 	f := func(message string, want any) {
 		t.Helper()
 		var zipped, zlibbed bytes.Buffer
@@ -300,7 +300,7 @@ func TestReadGELF(t *testing.T) {
 	quoted, _ := json.Marshal(event)
 	f(`{"version":"1.1","host":"h","short_message":"s","_event":`+string(quoted)+`}`, event)
 	f(" { \"full_message\" :\n"+string(quoted)+" , \"host\":\"h\" }\x00\n", event)
-	f(`{"_event":"{\u0022process_exec\u0022:{}}"}`, `{"process_exec":{}}`)
+	f(`{"_event":"{\u0022process_exec\u0022:{},\u0022time\u0022:\u0022\u0022}"}`, `{"process_exec":{},"time":""}`)
 	f(`{"version":"1.1","host":"h","short_message":"of somebody else"}`, datagram.ErrNotEvent)
 	f(`{"version":"1.1","_event":"{no event"}`, datagram.ErrNotEvent)
 	f(`{"version":"1.1"`, datagram.ErrCutOff)
@@ -331,7 +331,7 @@ func chunk(id byte, index, count int, body string) []byte {
 }
 
 func TestGELFChunks(t *testing.T) {
-	const message = `{"_event":"{\"process_exec\":{}}"}`
+	const message = `{"_event":"{\"process_exec\":{},\"time\":\"\"}"}`
 	limits := datagram.GELFLimits{Chunks: datagram.GELFChunkLimits{SetsPerSender: 2, Sets: 3, Bytes: 4096}}
 	r := datagram.NewGELFReader(limits)
 	now := gelfTime

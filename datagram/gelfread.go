@@ -70,6 +70,7 @@ func (r *GELFReader) Expire(now time.Time) { r.chunks.expire(now) }
 // [ErrNotEvent]. The payload is valid until the next Read, and may be memory of
 // the datagram.
 func (r *GELFReader) Read(datagram []byte, from netip.AddrPort, now time.Time) (p Payload, whole bool, err error) {
+	r.whole = nil
 	if len(datagram) == 0 {
 		return Payload{}, false, ErrEmpty
 	}
@@ -89,7 +90,7 @@ func (r *GELFReader) Read(datagram []byte, from netip.AddrPort, now time.Time) (
 }
 
 // Whole returns the message that the last Read read, in one piece and
-// decompressed. It is valid until the next Read.
+// decompressed; nil after an error before that. It is valid until the next Read.
 func (r *GELFReader) Whole() []byte { return r.whole }
 
 // IsGELF says whether a datagram is a chunk, is compressed, or begins as tetracast
@@ -156,7 +157,7 @@ func (r *GELFReader) unpack(text []byte) (Payload, error) {
 	if err != nil && err != ErrNotEvent {
 		return Payload{}, err
 	}
-	var event, full, kind []byte
+	var event, full, short, kind []byte
 	s := scanner{text: whole.JSON}
 	err = s.members(func(key []byte) error {
 		start := s.pos
@@ -169,6 +170,8 @@ func (r *GELFReader) unpack(text []byte) (Payload, error) {
 			event = value
 		case "full_message":
 			full = value
+		case "short_message":
+			short = value
 		case "_event_type":
 			kind = textOf(value)
 		default:
@@ -184,26 +187,71 @@ func (r *GELFReader) unpack(text []byte) (Payload, error) {
 	if err != nil {
 		return Payload{}, err
 	}
-	for _, value := range [][]byte{event, full} {
-		if bytes.HasPrefix(value, []byte(`"{`)) {
-			if p, ok := r.inside(value); ok {
-				p.Mark = whole.Mark
-				return p, nil
-			}
+	for _, value := range [...][]byte{event, full, short} { // Docker's driver writes a line as short_message
+		if p, ok := r.inside(value); ok {
+			p.Mark = whole.Mark
+			return p, nil
 		}
 	}
 	if whole.Mark.Stream == 0 || kind == nil {
-		return Payload{JSON: whole.JSON, Repaired: whole.Repaired}, ErrNotEvent
+		if p, ok := r.Inside(whole.JSON); ok {
+			return p, nil
+		}
+		return Payload{JSON: whole.JSON, Repaired: whole.Repaired, Kindred: whole.Kindred}, ErrNotEvent
 	}
-	whole.Kind = KindEvent
+	whole.Kind, whole.Kindred = KindEvent, false
 	return whole, nil
 }
 
-// inside reads JSON that stands in a JSON string.
+// Inside reads the event in the text of a message that another sender made of a line:
+// Vector, Logstash, Filebeat and Fluentd have it in message, Fluent Bit and Docker's
+// files in log, journald in MESSAGE, logging libraries in msg. The object was read
+// before. The payload is valid until the next Inside or Read.
+func (r *GELFReader) Inside(object []byte) (p Payload, ok bool) {
+	s := scanner{text: object}
+	err := s.members(func(key []byte) error {
+		start := s.pos
+		if err := s.value(); err != nil || ok {
+			return err
+		}
+		switch string(key) {
+		case "message", "log", "MESSAGE", "msg":
+			p, ok = r.inside(object[start:s.pos])
+		}
+		return nil
+	})
+	return p, ok && err == nil
+}
+
+// inside reads an event that stands in a JSON string.
 func (r *GELFReader) inside(value []byte) (Payload, bool) {
+	if len(value) < len(`"{}"`) || value[0] != '"' {
+		return Payload{}, false
+	}
+	if at := bytes.IndexByte(value, '{'); at < 0 || !isBlankEscaped(value[1:at]) {
+		return Payload{}, false // the text is no object, and nothing has to be made of it to know that
+	}
 	r.event = appendUnescaped(r.event[:0], textOf(value))
-	p, err := UnpackJSON(r.event)
+	p, err := UnpackJSON(bytes.TrimPrefix(r.event, []byte(byteOrderMark)))
 	return p, err == nil
+}
+
+// isBlankEscaped says whether a JSON string's inside is nothing but white space, or a
+// byte order mark.
+func isBlankEscaped(text []byte) bool {
+	for len(text) > 0 {
+		n := 0
+		for _, blank := range [...]string{" ", `\n`, `\r`, `\t`, byteOrderMark, `\ufeff`} {
+			if bytes.HasPrefix(text, []byte(blank)) {
+				n = len(blank)
+			}
+		}
+		if n == 0 {
+			return false
+		}
+		text = text[n:]
+	}
+	return true
 }
 
 // appendUnescaped appends what a JSON string's inside stands for. Escapes of

@@ -1,7 +1,6 @@
 package datagram
 
 import (
-	"bytes"
 	"time"
 
 	"tetracast/transcode"
@@ -111,12 +110,6 @@ func (h *headline) note(n note, text []byte) {
 	case notePod:
 		h.pod = text
 	}
-}
-
-// isKind says whether a member at the root is the event itself, if it is an
-// object.
-func isKind(key []byte) bool {
-	return bytes.HasPrefix(key, []byte("process_")) || string(key) == "test" || string(key) == "rate_limit_info"
 }
 
 // member moves to the value of an object's next member and returns its key,
@@ -282,7 +275,7 @@ func actionNamed(name []byte) transcode.Action {
 
 // recordName returns the name that a metadata record goes by.
 func recordName(record []byte) string {
-	switch kindOf(trimLine(record)) {
+	switch recordKind(trimLine(record)) {
 	case KindAgentInit:
 		return "agent_init"
 	case KindAgentStats:

@@ -46,14 +46,14 @@ func TestUnpackJSON(t *testing.T) {
 			t.Errorf("%.60q: repaired %v", in, p.Repaired)
 		}
 	}
-	f(`{"process_exec":{}}`+"\n", KindEvent, `{"process_exec":{}}`)
-	f(" {\"process_kprobe\":{\"args\":[1,-0.5e+3,true,false,null,\"\\u00e4\\n\"]}}\r\n", KindEvent,
-		`{"process_kprobe":{"args":[1,-0.5e+3,true,false,null,"\u00e4\n"]}}`)
-	f(`{"node_name":"from a newer Tetragon"}`, KindEvent, `{"node_name":"from a newer Tetragon"}`)
+	f(`{"process_exec":{},"time":"2026-01-01T00:00:00Z"}`+"\n", KindEvent, `{"process_exec":{},"time":"2026-01-01T00:00:00Z"}`)
+	f(" {\"node_name\":\"n\",\"process_kprobe\":{\"args\":[1,-0.5e+3,true,false,null,\"\\u00e4\\n\"]}}\r\n", KindEvent,
+		`{"node_name":"n","process_kprobe":{"args":[1,-0.5e+3,true,false,null,"\u00e4\n"]}}`)
+	f(`{"node_name":"from a newer Tetragon","time":"2026-01-01T00:00:00Z"}`, KindEvent, `{"node_name":"from a newer Tetragon","time":"2026-01-01T00:00:00Z"}`)
 	f(`{"@timestamp":"2026-01-01T00:00:00Z","event":"agent_init"}`, KindAgentInit, `{"@timestamp":"2026-01-01T00:00:00Z","event":"agent_init"}`)
 	f(`{"@timestamp":"2026-01-01T00:00:00Z","event":"agent_stats"}`, KindAgentStats, `{"@timestamp":"2026-01-01T00:00:00Z","event":"agent_stats"}`)
-	f("{\n \"process_exec\":\n{ }\n}", KindEvent, `{"process_exec":{}}`)
-	f("{\"process_exec\":\"\xff\xfe \xed\xa0\x80 \u2028\"}", KindEvent, "{\"process_exec\":\"\uFFFD \uFFFD \u2028\"}")
+	f("{\n \"process_exec\":\n{ } ,\n\"time\" : \"\"}", KindEvent, `{"process_exec":{},"time":""}`)
+	f("{\"process_exec\":{\"a\":\"\xff\xfe \xed\xa0\x80 \u2028\"},\"node_name\":\"\"}", KindEvent, "{\"process_exec\":{\"a\":\"\uFFFD \uFFFD \u2028\"},\"node_name\":\"\"}")
 }
 
 func TestUnpackJSONJunk(t *testing.T) {
@@ -84,6 +84,16 @@ func TestUnpackJSONJunk(t *testing.T) {
 	f(`{"a":"process_exec"}`, ErrNotEvent)
 	f(`{"@timestamp":"x","event":"login"}`, ErrNotEvent)
 	f(`{"@timestamp":"x"}`, ErrNotEvent)
+	f(`{"process_exec":{"process":{"binary":"a"}}}`, ErrNotEvent) // neither a time nor a node
+	f(`{"process_exec":"text","time":"2026-01-01T00:00:00Z"}`, ErrNotEvent)
+	f(`{"process_exec":[],"time":"2026-01-01T00:00:00Z"}`, ErrNotEvent)
+	f(`{"process_exec":{"time":"inside","node_name":"inside"}}`, ErrNotEvent)
+	f(`{"time":"2026-07-01T10:57:21Z","level":"INFO","msg":"hook request to agent succeeded"}`, ErrNotEvent)
+	f(`{"time":"2026-07-01T10:57:21Z","node_name":"n","level":"INFO"}`, ErrNotEvent)
+	f(`{"time":"2026-07-01T10:57:21Z"}`, ErrNotEvent)
+	f(`{"node_name":"n"}`, ErrNotEvent)
+	f(`{"test":"passed","time":"2026-07-01T10:57:21Z"}`, ErrNotEvent)
+	f(`{"process_name":"sshd","time":"2026-07-01T10:57:21Z"}`, ErrNotEvent)
 	whole := `{"process_exec":{"a":[true,null,-1.5e3,"\u00e4\\"],"b":{}}}`
 	for i := 1; i < len(whole); i++ {
 		f(whole[:i], ErrCutOff)
@@ -91,7 +101,7 @@ func TestUnpackJSONJunk(t *testing.T) {
 }
 
 func TestUnpackJSONAllocates(t *testing.T) {
-	event := []byte(`{"process_exec":{"process":{"binary":"/usr/bin/ls","arguments":"ä"}}}` + "\n")
+	event := []byte(`{"process_exec":{"process":{"binary":"/usr/bin/ls","arguments":"ä"}},"time":"2026-01-01T00:00:00Z"}` + "\n")
 	if n := testing.AllocsPerRun(100, func() { _, _ = UnpackJSON(event) }); n != 0 {
 		t.Errorf("an event costs %v allocations, want 0", n)
 	}
@@ -186,9 +196,9 @@ func TestJSONSequence(t *testing.T) {
 // TestMark: what only looks like the member is none.
 func TestMark(t *testing.T) {
 	for _, text := range []string{
-		`{"process_exec":{"tetracast":{"stream":"5eb63bbbe01eeed0","seq":17,"dropped":3}}}`,
-		`{"process_exec":{},"tetracast":{"stream":"5eb63bbbe01eeed","seq":17,"dropped":3}}`,
-		`{"process_exec":{},"tetracast":{"seq":17,"dropped":3}}`,
+		`{"node_name":"","process_exec":{"tetracast":{"stream":"5eb63bbbe01eeed0","seq":17,"dropped":3}}}`,
+		`{"process_exec":{},"time":"","tetracast":{"stream":"5eb63bbbe01eeed","seq":17,"dropped":3}}`,
+		`{"process_exec":{},"time":"","tetracast":{"seq":17,"dropped":3}}`,
 		`{"process_exec":{},"node_name":",\"tetracast\":{\"stream\":\"5eb63bbbe01eeed0\",\"seq\":1}}"}`,
 	} {
 		if p, err := UnpackJSON([]byte(text)); err != nil || p.Mark != (Mark{}) {

@@ -153,7 +153,7 @@ func TestUnpackNDJSON(t *testing.T) {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
 	}
-	const event = `{"process_exec":{}}`
+	const event = `{"process_exec":{},"time":"2026-01-01T00:00:00Z"}`
 	f(event, event)
 	f(event+"\n", event)
 	f(event+"\r\n"+event+"\r\n", event, event)
@@ -167,7 +167,7 @@ func TestUnpackNDJSON(t *testing.T) {
 
 func TestNDJSONAllocates(t *testing.T) {
 	packAllocates(t, datagram.NewNDJSON(datagram.JSONConfig{MaxShared: 1232}))
-	in := []byte("{\"process_exec\":{}}\n{\"process_exit\":{}}\n")
+	in := []byte("{\"process_exec\":{},\"time\":\"\"}\n{\"process_exit\":{},\"time\":\"\"}\n")
 	if n := testing.AllocsPerRun(100, func() {
 		for _, err := range datagram.UnpackNDJSON(in) {
 			if err != nil {

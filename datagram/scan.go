@@ -20,6 +20,9 @@ type scanner struct {
 
 	lineBreak bool // CR or LF between tokens
 	nonASCII  bool // a byte of 0x80 or above inside a string
+
+	atRoot bool // the value at hand is the root, whose members are noted
+	root   rootMembers
 }
 
 // object scans one object, white space before it aside. The error is ErrCutOff if
@@ -30,10 +33,11 @@ func (s *scanner) object() error {
 	if s.pos == len(s.text) || s.text[s.pos] != '{' {
 		return ErrNotJSON
 	}
+	s.atRoot = true
 	if err := s.value(); err != nil {
 		return err
 	}
-	s.end = s.pos
+	s.end, s.atRoot = s.pos, false
 	return nil
 }
 
@@ -60,7 +64,7 @@ func (s *scanner) value() error {
 				break // empty: closed below, as after a value
 			}
 			if c == '{' {
-				if err := s.key(); err != nil {
+				if err := s.key(depth); err != nil {
 					return err
 				}
 			}
@@ -93,7 +97,7 @@ func (s *scanner) value() error {
 				return ErrNotJSON
 			}
 			if closers[depth-1] == '}' {
-				if err := s.key(); err != nil {
+				if err := s.key(depth); err != nil {
 					return err
 				}
 			}
@@ -103,7 +107,7 @@ func (s *scanner) value() error {
 }
 
 // key scans an object's key and its colon.
-func (s *scanner) key() error {
+func (s *scanner) key(depth int) error {
 	s.space()
 	if s.pos == len(s.text) {
 		return ErrCutOff
@@ -111,9 +115,11 @@ func (s *scanner) key() error {
 	if s.text[s.pos] != '"' {
 		return ErrNotJSON
 	}
+	start := s.pos + 1
 	if err := s.string(); err != nil {
 		return err
 	}
+	end := s.pos - 1
 	s.space()
 	if s.pos == len(s.text) {
 		return ErrCutOff
@@ -122,6 +128,11 @@ func (s *scanner) key() error {
 		return ErrNotJSON
 	}
 	s.pos++
+	if depth == 1 && s.atRoot {
+		if s.space(); s.pos < len(s.text) {
+			s.root.note(s.text[start:end], s.text[s.pos])
+		}
+	}
 	return nil
 }
 

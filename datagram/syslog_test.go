@@ -167,7 +167,7 @@ func TestSyslogOversize(t *testing.T) {
 }
 
 func TestUnpackSyslog(t *testing.T) {
-	const event = `{"process_exec":{}}`
+	const event = `{"process_exec":{},"time":"2026-01-01T00:00:00Z"}`
 	mark := datagram.Mark{Stream: 0xabc, Number: 4, Dropped: 2}
 	f := func(in, want string, wantMark datagram.Mark) {
 		t.Helper()
@@ -216,7 +216,7 @@ func TestSyslogAllocates(t *testing.T) {
 // FuzzUnpackSyslog wants an event that was found to be found again in what we
 // write of it.
 func FuzzUnpackSyslog(f *testing.F) {
-	f.Add([]byte(`<13>1 - h a - - [x y="\"]"][tetracast@1  seq="4" stream="0000000000000abc" dropped="2"][z] ` + "\ufeff" + `{"process_exec":{}}`))
+	f.Add([]byte(`<13>1 - h a - - [x y="\"]"][tetracast@1  seq="4" stream="0000000000000abc" dropped="2"][z] ` + "\ufeff" + `{"process_exec":{},"time":""}`))
 	f.Add([]byte(`<13>Nov 23 10:23:36 host tetracast[42]: {"process_kprobe":{"action":"KPROBE_ACTION_SIGKILL"},"time":"2026-11-23T10:23:36Z"}`))
 	f.Add([]byte("<13>{\"process_\x7f\":{}}"))
 	f.Fuzz(func(t *testing.T, in []byte) {

@@ -8,9 +8,9 @@ import (
 // ErrNotSyslog is returned for a datagram that does not begin with a priority.
 var ErrNotSyslog = errors.New("datagram: no syslog message")
 
-// UnpackSyslog reads a datagram of the format syslog, RFC 5424 or RFC 3164. It
-// is lenient: it wants a priority, and finds the JSON where MSG begins, or at
-// the first brace of a header that it cannot read.
+// UnpackSyslog reads a message of the format syslog, RFC 5424 or RFC 3164. It
+// is lenient: it wants a priority, and finds the JSON where MSG begins, or as
+// [UnpackText] does behind a header that it cannot read.
 //
 // What is no event is [ErrNotEvent], with or without JSON in it; the other
 // errors are [ErrEmpty], [ErrNotSyslog], [ErrNotJSON] and [ErrCutOff]. It does
@@ -23,14 +23,20 @@ func UnpackSyslog(datagram []byte) (Payload, error) {
 	if n == 0 {
 		return Payload{}, ErrNotSyslog
 	}
-	message, mark := syslogMessage(datagram[n:])
+	message, mark, ok := syslogMessage(datagram[n:])
+	if !ok {
+		return UnpackText(datagram[n:])
+	}
 	message = bytes.Trim(message, "\x00\r\n ") // some senders end a message so
 	if len(message) == 0 || message[0] != '{' {
-		return Payload{}, ErrNotEvent
+		return UnpackText(message)
 	}
 	p, err := UnpackJSON(message)
-	if err == nil && mark.Stream != 0 {
-		p.Mark = mark
+	if mark.Stream != 0 && (err == nil || err == ErrNotEvent) {
+		if p.Mark = mark; err != nil {
+			p.Kind, p.Kindred = KindEvent, false // its sender says so
+		}
+		return p, nil
 	}
 	return p, err
 }
@@ -55,23 +61,19 @@ func priorityEnd(datagram []byte) int {
 	return 0
 }
 
-// syslogMessage finds MSG behind the priority, and our mark.
-func syslogMessage(text []byte) ([]byte, Mark) {
+// syslogMessage finds MSG behind the priority, and our mark, in a message of RFC 5424.
+func syslogMessage(text []byte) (message []byte, mark Mark, ok bool) {
 	if rest, ok := bytes.CutPrefix(text, []byte("1 ")); ok {
 		for range 5 { // TIMESTAMP, HOSTNAME, APP-NAME, PROCID, MSGID
 			_, rest, ok = bytes.Cut(rest, []byte(" "))
 		}
 		if ok {
 			if message, mark, ok := structuredData(rest); ok {
-				return bytes.TrimPrefix(bytes.TrimLeft(message, " "), []byte(byteOrderMark)), mark
+				return bytes.TrimPrefix(bytes.TrimLeft(message, " "), []byte(byteOrderMark)), mark, true
 			}
 		}
 	}
-	brace := bytes.IndexByte(text, '{')
-	if brace < 0 {
-		return nil, Mark{}
-	}
-	return text[brace:], Mark{}
+	return nil, Mark{}, false
 }
 
 // structuredData reads STRUCTURED-DATA, RFC 5424, section 6.3, and returns what

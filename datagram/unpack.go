@@ -38,6 +38,10 @@ type Payload struct {
 	Repaired bool
 	// Mark is the event's place in its stream, if the datagram says so.
 	Mark Mark
+	// Kindred, beside [ErrNotEvent]: the object has what an event has, but not enough of
+	// it: no time and no node, or no kind. From a sender that is known to send events it
+	// is one.
+	Kindred bool
 }
 
 // UnpackJSON reads a datagram of the format json. What it returns is valid
@@ -75,52 +79,14 @@ func nextJSON(text []byte) (p Payload, rest []byte, err error) {
 		}
 		p.JSON, p.Repaired = line.Bytes(), true
 	}
-	if p.Kind = kindOf(p.JSON); p.Kind == 0 {
-		return p, rest, ErrNotEvent
+	p.Kind, p.Mark = kindOf(p.JSON, &s.root), markOf(p.JSON)
+	switch {
+	case p.Kind != 0:
+		return p, rest, nil
+	case p.Mark.Stream != 0 && p.Mark.Number > 0:
+		p.Kind = KindEvent // its sender gave it a number
+		return p, rest, nil
 	}
-	p.Mark = markOf(p.JSON)
-	return p, rest, nil
-}
-
-// kindOf tells a payload's kind from its first members. Our own events begin
-// with "@timestamp" and "event"; protojson writes fields in the order of their
-// descriptor, so an event of Tetragon begins with its kind, and one of a kind
-// that this release does not know with one of the fields after it.
-func kindOf(object []byte) Kind {
-	key, rest := firstString(object[1:])
-	switch string(key) {
-	case "@timestamp":
-		_, rest = firstString(rest)
-		if key, rest = firstString(rest); string(key) != "event" {
-			return 0
-		}
-		switch value, _ := firstString(rest); string(value) {
-		case "agent_init":
-			return KindAgentInit
-		case "agent_stats":
-			return KindAgentStats
-		}
-		return 0
-	case "test", "rate_limit_info", "node_name", "time", "aggregation_info", "cluster_name", "node_labels":
-		return KindEvent
-	}
-	if bytes.HasPrefix(key, []byte("process_")) {
-		return KindEvent
-	}
-	return 0
-}
-
-// firstString returns what stands between the next two quotes and what follows
-// them. The keys and values that kindOf looks for hold no escapes.
-func firstString(text []byte) (value, rest []byte) {
-	open := bytes.IndexByte(text, '"')
-	if open < 0 {
-		return nil, nil
-	}
-	text = text[open+1:]
-	end := bytes.IndexByte(text, '"')
-	if end < 0 {
-		return nil, nil
-	}
-	return text[:end], text[end+1:]
+	p.Mark, p.Kindred = Mark{}, s.root.kindred()
+	return p, rest, ErrNotEvent
 }

@@ -180,23 +180,25 @@ func (e *UDPExporter) QueuedBytes() int {
 
 // take lets up to maxTake events in.
 func (e *UDPExporter) take(events [][]byte, f form) error {
-	own, policy := e.look(events, f)
+	own, void, policy := e.look(events, f)
+	left := own | void
 	now := time.Now()
 	e.mu.Lock()
 	e.seen += uint64(len(events))
 	e.excluded += own.count()
+	e.dropped[ledger.Invalid] += void.count()
 	if e.closed {
-		e.dropped[ledger.Shutdown] += uint64(len(events)) - own.count()
+		e.dropped[ledger.Shutdown] += uint64(len(events)) - left.count()
 		e.mu.Unlock()
 		return ErrClosed
 	}
 	quick := e.quick(now, len(events))
 	if !quick && e.holder == nobody && e.queue.empty() && size(events) <= inlineBytes && e.worker.ready(now) {
 		e.assume(caller)
-		e.inHand = uint64(len(events)) - own.count()
+		e.inHand = uint64(len(events)) - left.count()
 		e.mu.Unlock()
 		for i, event := range events {
-			if !own.has(i) {
+			if !left.has(i) {
 				e.worker.add(event, f)
 			}
 		}
@@ -206,7 +208,7 @@ func (e *UDPExporter) take(events [][]byte, f form) error {
 	}
 	e.queue.now = now
 	for i, event := range events {
-		if !own.has(i) {
+		if !left.has(i) {
 			e.queue.push(event, f, policy.lane(i))
 		}
 	}

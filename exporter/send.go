@@ -50,10 +50,10 @@ func (e *UDPExporter) SendWire(wire []byte) error {
 
 // SendJSON takes one event as the JSON that Tetragon's export file holds: one
 // object, with or without a newline after it. It is sent as it is; what is not
-// an object on one line is dropped as invalid.
+// an event is dropped as invalid.
 func (e *UDPExporter) SendJSON(line []byte) error {
 	payload, err := datagram.UnpackJSON(line)
-	if err != nil {
+	if err != nil && !payload.Kindred {
 		return e.refuse(ledger.Invalid)
 	}
 	line = append(append(make([]byte, 0, len(payload.JSON)+1), payload.JSON...), '\n')

@@ -233,9 +233,9 @@ func (m mask) has(i int) bool  { return m&(1<<i) != 0 }
 func (m mask) lane(i int) lane { return lane(m >> i & 1) }
 func (m mask) count() uint64   { return uint64(bits.OnesCount64(uint64(m))) }
 
-// look says of each event whether the exporter itself caused it, and which are of
-// policyLane. It looks at each one's outermost fields.
-func (e *UDPExporter) look(events [][]byte, f form) (own, policy mask) {
+// look says of each event whether the exporter itself caused it, whether there is
+// nothing in it, and which are of policyLane. It looks at each one's outermost fields.
+func (e *UDPExporter) look(events [][]byte, f form) (own, void, policy mask) {
 	for i, event := range events {
 		if f == formLine {
 			policy |= mask(laneOfLine(event)) << i
@@ -243,11 +243,23 @@ func (e *UDPExporter) look(events [][]byte, f form) (own, policy mask) {
 		}
 		kind, member := transcode.KindOf(event)
 		policy |= mask(laneOf(kind)) << i
+		if kind == 0 && isVoid(event) {
+			void |= 1 << i
+			continue
+		}
 		if e.config.Self != nil && e.config.Self.caused(event, kind, member) {
 			own |= 1 << i
 		}
 	}
-	return own, policy
+	return own, void, policy
+}
+
+// isVoid says whether a message without a kind that is known holds no event: one of a kind
+// that a newer Tetragon has still has a time or a node, and no receiver could tell the
+// JSON of another from nothing. What is malformed is for the transcoder to say.
+func isVoid(wire []byte) bool {
+	s, err := transcode.Scan(wire)
+	return err == nil && !s.HasTime && len(s.Node) == 0
 }
 
 func size(events [][]byte) int {

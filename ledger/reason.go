@@ -16,8 +16,8 @@ const (
 	// QueueFullPolicy (exporter): likewise an event of any other kind: of a policy, or
 	// enforcement. These are lost only when no exec or exit is left to make room.
 	QueueFullPolicy
-	// Invalid (exporter): what was given to Send could not be marshalled, or
-	// what was given to SendJSON is not one JSON object.
+	// Invalid (exporter): what was given to Send could not be marshalled, what was
+	// given to SendJSON is no event as one JSON object, or there is nothing in the message.
 	Invalid
 	// Untranscodable (exporter): neither the transcoder nor protojson could
 	// make JSON of the message.

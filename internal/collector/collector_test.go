@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	event     = `{"process_exec":{"process":{"pid":1}}}`
+	event     = `{"process_exec":{"process":{"pid":1}},"time":"2026-01-01T00:00:00Z"}`
 	eventLine = event + "\n"
 )
 
@@ -70,7 +70,7 @@ func TestEventsReachTheSinkInOrder(t *testing.T) {
 		c, socket, end := start(t, Config{Sink: out})
 		var want []string
 		for i := range 1000 {
-			line := fmt.Sprintf(`{"process_exit":{"status":%d}}`, i)
+			line := fmt.Sprintf(`{"process_exit":{"status":%d},"time":"2026-01-01T00:00:00Z"}`, i)
 			socket.send(agentA, line+"\n")
 			want = append(want, line+"\n")
 		}
@@ -100,7 +100,7 @@ func TestAFullBlockIsWrittenAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := new(memory)
 		_, socket, end := start(t, Config{Sink: out, FlushInterval: time.Hour})
-		line := `{"process_exec":{"process":{"arguments":"` + strings.Repeat("x", 1000) + `"}}}`
+		line := `{"process_exec":{"process":{"arguments":"` + strings.Repeat("x", 1000) + `"}},"time":"2026-01-01T00:00:00Z"}`
 		for range blockBytes/len(line) + 10 {
 			socket.send(agentA, line)
 		}

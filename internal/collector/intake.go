@@ -189,7 +189,7 @@ func (in *intake) event(number uint64, event []byte) {
 		in.text = append(in.text, event...)
 	case in.header.JSON:
 		payload, err := datagram.UnpackJSON(event)
-		if err != nil {
+		if err != nil && err != datagram.ErrNotEvent { // it has a number: its sender says that it is one
 			in.undecoded(number, event)
 			break
 		}

@@ -97,7 +97,7 @@ func TestJunkFlood(t *testing.T) {
 		}
 		sent++
 		if i%every == 0 {
-			send(fmt.Appendf(nil, `{"process_exit":{"status":%d}}`, events))
+			send(fmt.Appendf(nil, `{"process_exit":{"status":%d},"time":"2026-01-01T00:00:00Z"}`, events))
 			events++
 		}
 	}

@@ -15,24 +15,58 @@ import (
 // message reads a datagram of any format but frame, which it tells from its first
 // bytes. It returns false and why if not all of it can be used.
 func (in *intake) message(d []byte, source netip.AddrPort, now time.Time) (fault ledger.Fault, ok bool) {
+	ok = true
+	for n := 1; ; n++ {
+		m, rest := datagram.NextMessage(d)
+		if n == datagram.MaxMessages {
+			m, rest = d, nil
+		}
+		if f, fine := in.oneMessage(m, source, now); !fine {
+			fault, ok = f, false // one of a datagram is enough
+		}
+		if d = rest; len(d) == 0 {
+			return fault, ok
+		}
+	}
+}
+
+// oneMessage reads a message, or lines of JSON.
+func (in *intake) oneMessage(m []byte, source netip.AddrPort, now time.Time) (fault ledger.Fault, ok bool) {
 	takes := in.c.takes
 	switch {
-	case datagram.IsSyslog(d) && takes.syslog:
-		p, err := datagram.UnpackSyslog(d)
-		return in.payload(p, err, d, d, source, now)
-	case datagram.IsGELF(d) && takes.gelf, !takes.json && takes.gelf:
-		return in.gelfMessage(d, source, now)
+	case datagram.IsSyslog(m) && takes.syslog:
+		p, err := datagram.UnpackSyslog(m)
+		if err != nil {
+			return in.other(p, err, m, source)
+		}
+		return in.payload(p, m, source, now)
+	case datagram.IsGELF(m) && takes.gelf, !takes.json && takes.gelf:
+		return in.gelfMessage(m, source, now)
+	case takes.syslog && beginsText(m):
+		p, err := datagram.UnpackText(m)
+		if err != nil {
+			if err == datagram.ErrNotEvent {
+				err = datagram.ErrNotJSON
+			}
+			return in.other(p, err, m, source)
+		}
+		return in.payload(p, m, source, now)
 	case !takes.json:
 		return ledger.FaultNotEvent, false
 	}
 	ok = true
-	for p, err := range datagram.UnpackNDJSON(d) {
-		var f ledger.Fault
-		var fine bool
-		if err == datagram.ErrNotEvent && takes.gelf {
+	for p, err := range datagram.UnpackNDJSON(m) {
+		f, fine := ledger.Fault(0), true
+		switch {
+		case err == nil:
+			f, fine = in.payload(p, p.JSON, source, now)
+		case err == datagram.ErrNotEvent && takes.gelf:
 			f, fine = in.gelfMessage(p.JSON, source, now) // GELF of others may begin with any member
-		} else {
-			f, fine = in.payload(p, err, p.JSON, d, source, now)
+		default:
+			f, fine = in.other(p, err, m, source)
+			if err == datagram.ErrNotJSON && fine {
+				return f, fine // all of it was passed on as text
+			}
 		}
 		if !fine {
 			fault, ok = f, false // one of a datagram is enough
@@ -41,33 +75,69 @@ func (in *intake) message(d []byte, source netip.AddrPort, now time.Time) (fault
 	return fault, ok
 }
 
+// beginsText says whether a message begins with what is no JSON.
+func beginsText(m []byte) bool {
+	m = bytes.TrimLeft(m, " \t\r\n")
+	return len(m) > 0 && m[0] != '{'
+}
+
 // gelfMessage reads a message of GELF, or a chunk of one.
 func (in *intake) gelfMessage(d []byte, source netip.AddrPort, now time.Time) (ledger.Fault, bool) {
 	p, whole, err := in.gelf.Read(d, source, now)
-	if !whole && err == nil {
+	switch {
+	case err != nil:
+		return in.other(p, err, in.gelf.Whole(), source)
+	case !whole:
 		return 0, true // the others of its chunks are to come
-	}
-	if err == nil && p.Mark.Stream == 0 {
+	case p.Mark.Stream == 0:
 		p.JSON = bytes.Clone(p.JSON) // the reader's memory is used again before it is queued
 	}
-	return in.payload(p, err, in.gelf.Whole(), in.gelf.Whole(), source, now)
+	return in.payload(p, in.gelf.Whole(), source, now)
 }
 
 // payload takes what was read of a message. again is what to read once more if it
-// is too far ahead to be believed now, and text what to pass on if it is no event
-// and no JSON.
-func (in *intake) payload(p datagram.Payload, err error, again, text []byte, source netip.AddrPort, now time.Time) (ledger.Fault, bool) {
-	switch {
-	case err == datagram.ErrNotEvent && in.c.config.Other == OtherPass:
-		in.passOn(p.JSON, text, source)
-		return 0, true
-	case err != nil:
-		return faultOf(err), false
-	case p.Mark.Stream != 0:
+// is too far ahead to be believed now.
+func (in *intake) payload(p datagram.Payload, again []byte, source netip.AddrPort, now time.Time) (ledger.Fault, bool) {
+	if p.Mark.Stream != 0 {
 		return in.marked(p, again, now)
 	}
 	in.arrivals = append(in.arrivals, arrival{source: source, kind: p.Kind, line: p.JSON})
 	return 0, true
+}
+
+// other takes what was read of the message m and is no event: what another sender made
+// of one holds one, and what was asked for is passed on.
+func (in *intake) other(p datagram.Payload, err error, m []byte, source netip.AddrPort) (ledger.Fault, bool) {
+	if err == datagram.ErrNotEvent && p.JSON != nil {
+		inside, ok := in.gelf.Inside(p.JSON)
+		switch {
+		case ok:
+			in.arrivals = append(in.arrivals, arrival{source: source, kind: inside.Kind, line: bytes.Clone(inside.JSON)})
+			return 0, true
+		case p.Kindred && in.c.known(source):
+			in.arrivals = append(in.arrivals, arrival{source: source, kind: datagram.KindEvent, line: bytes.Clone(p.JSON)})
+			return 0, true
+		}
+	}
+	syslog := datagram.IsSyslog(m)
+	switch {
+	case in.c.config.Other != OtherPass:
+	case err == datagram.ErrNotEvent && p.JSON != nil && !syslog:
+		in.passOn(p.JSON, nil, source)
+		return 0, true
+	case syslog || (err == datagram.ErrNotEvent || err == datagram.ErrNotJSON) && datagram.IsText(m):
+		in.passOn(nil, m, source)
+		return 0, true
+	}
+	return faultOf(err), false
+}
+
+// known says whether the address has said that it is an agent.
+func (c *Collector) known(source netip.AddrPort) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.agents.sources.byKey[streamKey{source: source}]
+	return ok && e.Value.(*stream).host != nil
 }
 
 // add appends a line to those at hand.
@@ -129,11 +199,13 @@ func (in *intake) passOn(object, text []byte, source netip.AddrPort) {
 			Message string `json:"message"`
 			Source  string `json:"source"`
 		}{strings.TrimRight(string(text), "\x00\r\n"), source.String()}
-		line, err := json.Marshal(map[string]any{"tetracast_other": message})
-		if err != nil {
+		var line bytes.Buffer
+		encoder := json.NewEncoder(&line)
+		encoder.SetEscapeHTML(false) // a log is no HTML: keep < > & readable
+		if err := encoder.Encode(map[string]any{"tetracast_other": message}); err != nil {
 			panic("collector: BUG: " + err.Error()) // strings always marshal
 		}
-		in.add(line)
+		in.add(bytes.TrimSuffix(line.Bytes(), []byte("\n")))
 	}
 	a.to = len(in.ends)
 	in.arrivals = append(in.arrivals, a)

@@ -119,7 +119,7 @@ func floodFrom(socket, count int) (sent int) {
 		case 2: // one that was damaged
 			payload = append([]byte{0xd7, 0x54, 1, 0, 1}, make([]byte, 60)...)
 		case 3:
-			payload = []byte(`{"process_exit":{"status":1}}`)
+			payload = []byte(`{"process_exit":{"status":1},"time":"2026-01-01T00:00:00Z"}`)
 		}
 		if unix.Sendto(socket, spoofed(random.Uint32(), uint16(random.Uint32()|1), payload), 0, &destination) == nil {
 			sent++
