@@ -149,9 +149,7 @@ func TestAnEventWithoutTimeOfAnAgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bare := `{"process_exec":{"process":{"binary":"a"}}}`
 		_, socket, end := start(t, Config{Sink: new(memory)})
-		socket.send(agentA, agentInit("node-1", 7, "2026-01-01T00:00:00Z"))
-		synctest.Wait()
-		socket.send(agentA, bare)
+		socket.send(agentA, agentInit("node-1", 7, "2026-01-01T00:00:00Z"), bare)
 		socket.send(agentB, bare)
 		if a := end(); a.Received != 1 || a.Undecodable[ledger.FaultNotEvent] != 1 {
 			t.Errorf("received %d, undecodable %s", a.Received, a.Undecodable.String())

@@ -37,7 +37,7 @@ func (in *intake) oneMessage(m []byte, source netip.AddrPort, now time.Time) (fa
 	case datagram.IsSyslog(m) && takes.syslog:
 		p, err := datagram.UnpackSyslog(m)
 		if err != nil {
-			return in.other(p, err, m, source)
+			return in.other(p, err, m, source, now)
 		}
 		return in.payload(p, m, source, now)
 	case datagram.IsGELF(m) && takes.gelf, !takes.json && takes.gelf:
@@ -48,7 +48,7 @@ func (in *intake) oneMessage(m []byte, source netip.AddrPort, now time.Time) (fa
 			if err == datagram.ErrNotEvent {
 				err = datagram.ErrNotJSON
 			}
-			return in.other(p, err, m, source)
+			return in.other(p, err, m, source, now)
 		}
 		return in.payload(p, m, source, now)
 	case !takes.json:
@@ -63,7 +63,7 @@ func (in *intake) oneMessage(m []byte, source netip.AddrPort, now time.Time) (fa
 		case err == datagram.ErrNotEvent && takes.gelf:
 			f, fine = in.gelfMessage(p.JSON, source, now) // GELF of others may begin with any member
 		default:
-			f, fine = in.other(p, err, m, source)
+			f, fine = in.other(p, err, m, source, now)
 			if err == datagram.ErrNotJSON && fine {
 				return f, fine // all of it was passed on as text
 			}
@@ -86,7 +86,7 @@ func (in *intake) gelfMessage(d []byte, source netip.AddrPort, now time.Time) (l
 	p, whole, err := in.gelf.Read(d, source, now)
 	switch {
 	case err != nil:
-		return in.other(p, err, in.gelf.Whole(), source)
+		return in.other(p, err, in.gelf.Whole(), source, now)
 	case !whole:
 		return 0, true // the others of its chunks are to come
 	case p.Mark.Stream == 0:
@@ -107,14 +107,14 @@ func (in *intake) payload(p datagram.Payload, again []byte, source netip.AddrPor
 
 // other takes what was read of the message m and is no event: what another sender made
 // of one holds one, and what was asked for is passed on.
-func (in *intake) other(p datagram.Payload, err error, m []byte, source netip.AddrPort) (ledger.Fault, bool) {
+func (in *intake) other(p datagram.Payload, err error, m []byte, source netip.AddrPort, now time.Time) (ledger.Fault, bool) {
 	if err == datagram.ErrNotEvent && p.JSON != nil {
 		inside, ok := in.gelf.Inside(p.JSON)
 		switch {
 		case ok:
 			in.arrivals = append(in.arrivals, arrival{source: source, kind: inside.Kind, line: bytes.Clone(inside.JSON)})
 			return 0, true
-		case p.Kindred && in.c.known(source):
+		case p.Kindred && in.known(source, now):
 			in.arrivals = append(in.arrivals, arrival{source: source, kind: datagram.KindEvent, line: bytes.Clone(p.JSON)})
 			return 0, true
 		}
@@ -133,10 +133,13 @@ func (in *intake) other(p datagram.Payload, err error, m []byte, source netip.Ad
 }
 
 // known says whether the address has said that it is an agent.
-func (c *Collector) known(source netip.AddrPort) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e, ok := c.agents.sources.byKey[streamKey{source: source}]
+func (in *intake) known(source netip.AddrPort, now time.Time) bool {
+	if len(in.arrivals) > 0 {
+		in.hand(now) // it may just have said so
+	}
+	in.c.mu.Lock()
+	defer in.c.mu.Unlock()
+	e, ok := in.c.agents.sources.byKey[streamKey{source: source}]
 	return ok && e.Value.(*stream).host != nil
 }
 
