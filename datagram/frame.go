@@ -11,7 +11,8 @@ const (
 	// bytes: with its length before it, 16 MiB.
 	MaxFrameEvent = maxExpanded - 4
 	// MinFrameDatagram is the least that MaxDatagram of a [FrameConfig] may be,
-	// in bytes. A header with every field at its longest takes 123, a tag 16.
+	// in bytes. A header with every field at its longest takes 123, a host's name
+	// 97 and a tag 16.
 	MinFrameDatagram = 256
 	// DefaultFrameDatagram is what MaxDatagram of a [FrameConfig] is by
 	// default, in bytes: the IPv6 minimum MTU of 1,280 (RFC 8200, section 5)
@@ -107,6 +108,7 @@ type Header struct {
 
 	Sealed        bool
 	KeyID         uint32 // of the key it is sealed with
+	Host          string // whose key was derived from it; empty: it is sealed with the key itself
 	HasDictionary bool
 	Dictionary    uint32 // digest of the dictionary it is compressed with
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -267,6 +268,29 @@ func TestParseKeys(t *testing.T) {
 	f(line[:len(line)-3]+"\n", 0, ErrKeyFile)
 	f(line[:len(line)-2]+"g\n", 0, ErrKeyFile)
 	f("tetracast-key-2 "+line[len(keyWord):], 0, ErrKeyFile)
+	host, err := NewKey(secret).ForHost("node-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ofHost := string(host.AppendLine(nil))
+	f(ofHost, 1, nil)
+	f(ofHost+line, 2, nil)
+	f(strings.Replace(ofHost, "node-1", "node 1", 1), 0, ErrKeyFile)
+	f(strings.Replace(ofHost, "node-1", strings.Repeat("n", MaxKeyHost+1), 1), 0, ErrKeyFile)
+	f(strings.Replace(ofHost, "node-1", "n\x1b[2J", 1), 0, ErrKeyFile)
+	f(strings.Replace(ofHost, fmt.Sprintf("%08x", host.ID()), "1", 1), 0, ErrKeyFile)
+	read, _ := ParseKeys([]byte(ofHost))
+	if len(read) == 1 && *read[0] != *host || host.Host() != "node-1" || strings.Contains(fmt.Sprint(host), fmt.Sprintf("%x", host.secret[:4])) {
+		t.Errorf("a host's key was read as %v, want %v", read, host)
+	}
+	for _, name := range []string{"", "a b", "a\n", "\u00e4", strings.Repeat("n", MaxKeyHost+1)} {
+		if _, err := NewKey(secret).ForHost(name); !errors.Is(err, ErrKeyHost) {
+			t.Errorf("a key for %q: %v", name, err)
+		}
+	}
+	if _, err := host.ForHost("node-2"); !errors.Is(err, ErrKeyHost) {
+		t.Errorf("a host's key derived from a host's key: %v", err)
+	}
 	keys, _ := ParseKeys([]byte(line))
 	if text := fmt.Sprint(keys[0]); text != fmt.Sprintf("key %08x", keys[0].ID()) || keys[0].ID() == 0 {
 		t.Errorf("a key prints as %q", text)

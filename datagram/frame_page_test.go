@@ -50,6 +50,7 @@ var pageExamples = []example{
 	{"Compressed with S2", "One event, compressed with the dictionary `tetracast, frames` of 17 bytes.", 1, 1, FrameConfig{Compression: CompressionS2}, packRepeating},
 	{"Compressed with Zstandard", "The same event, with the same dictionary.", 1, 1, FrameConfig{Compression: CompressionZstd}, packRepeating},
 	{"Sealed", "The first example, sealed with the key `000102...1f` and the salt `0102...10`.", 300, 3, FrameConfig{JSON: true, Key: NewKey(pageKey())}, packTwo},
+	{"Sealed with a host's key", "The same, sealed with the key of the host `node-1` that is derived from that one.", 300, 3, FrameConfig{JSON: true, Key: NewKey(pageKey()).forHost("node-1")}, packTwo},
 }
 
 func packTwo(f *Frame, b *Batch) {
@@ -95,7 +96,7 @@ func TestFramePage(t *testing.T) {
 		title, _, _ := strings.Cut(part, "\n")
 		var keys []*Key
 		var secrets []string
-		if title == "Sealed" {
+		if strings.HasPrefix(title, "Sealed") {
 			secret := pageKey()
 			keys, secrets = []*Key{NewKey(secret)}, []string{hex.EncodeToString(secret[:])}
 		}
@@ -136,8 +137,11 @@ func pageOf(t *testing.T) string {
 		e.make(f, &b)
 		fmt.Fprintf(&page, "\n### %s\n\n%s\n", e.title, e.text)
 		if e.config.Key != nil {
-			stream := key.derive(salt, "tetracast frame 1 stream key\x01\x23\x45\x67\x89\xab\xcd\xef", 32)
+			stream := e.config.Key.derive(salt, "tetracast frame 1 stream key\x01\x23\x45\x67\x89\xab\xcd\xef", 32)
 			fmt.Fprintf(&page, "The key id is `%08x`, the stream key `%x`.\n", key.id, stream)
+			if e.config.Key.host != "" {
+				fmt.Fprintf(&page, "The host's key is `%x`.\n", e.config.Key.secret)
+			}
 		}
 		r := NewFrameReader(FrameReaderConfig{Dictionaries: []*Dictionary{pageDictionary(t)}})
 		if e.config.Key != nil {
@@ -174,11 +178,11 @@ func annotate(t *testing.T, d []byte) string {
 	if d[atFlags]&flagSealed != 0 {
 		check = tagBytes
 	}
-	start, err := parseHeader(d[:len(d)-check], &h)
+	start, _, err := parseHeader(d[:len(d)-check], &h)
 	if err != nil {
 		t.Fatal(err)
 	}
-	body := len(d) - start - check
+	body, named := len(d)-start-check, d[atFlags]&flagHost != 0
 	field(2, "magic")
 	field(1, "version")
 	field(1, "flags")
@@ -192,6 +196,9 @@ func annotate(t *testing.T, d []byte) string {
 	if h.Sealed {
 		field(4, "key")
 		field(16, "salt")
+	}
+	if named {
+		field(1+int(d[0]), "host")
 	}
 	for _, v := range []struct {
 		name  string
@@ -274,6 +281,9 @@ func decodeAll(t *testing.T, r *FrameReader, datagrams [][]byte) []map[string]an
 		}
 		if h.Sealed {
 			o["key"], o["salt"] = fmt.Sprintf("%08x", h.KeyID), hex.EncodeToString(h.salt[:])
+		}
+		if h.Host != "" {
+			o["host"] = h.Host
 		}
 		if h.Fragment.Total > 0 {
 			o["index"], o["total"] = h.Fragment.Index, h.Fragment.Total
@@ -388,7 +398,7 @@ func TestSecondDecoder(t *testing.T) {
 		}
 		config := FrameReaderConfig{}
 		if key != nil {
-			config.Keys = []*Key{key}
+			config.Keys = []*Key{NewKey(pageKey())} // from which a host's is derived
 		}
 		ours, theirs := decodeAll(t, NewFrameReader(config), datagrams), second(t, datagrams, secrets...)
 		seen := map[any]int{}
@@ -403,4 +413,5 @@ func TestSecondDecoder(t *testing.T) {
 	check(nil)
 	secret := pageKey()
 	check(NewKey(secret), hex.EncodeToString(secret[:]))
+	check(NewKey(secret).forHost("node-1.example"), hex.EncodeToString(secret[:]))
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -159,6 +160,7 @@ func TestFrameHeader(t *testing.T) {
 		switch random.IntN(4) {
 		case 0:
 			h.Kind, h.Count, h.Goodbye = KindAgentStats, 0, true
+			h.Sealed, h.KeyID, h.Host = true, random.Uint32(), strings.Repeat("n", 1+random.IntN(MaxKeyHost))
 		case 1:
 			h.Count = 1
 			h.Datagram |= 1 << 20
@@ -168,7 +170,8 @@ func TestFrameHeader(t *testing.T) {
 		}
 		bytes := append(appendHeader(nil, &h), 1, 2, 3, 4, 5, 6, 7, 8)
 		var got Header
-		n, err := parseHeader(bytes, &got)
+		n, host, err := parseHeader(bytes, &got)
+		got.Host = string(host)
 		if err != nil || n != len(bytes)-8 || n != headerSize(&h) || got != h {
 			t.Fatalf("%+v\ncame back as\n%+v\n%d bytes of %d, size %d, %v", h, got, n, len(bytes)-8, headerSize(&h), err)
 		}
@@ -225,11 +228,11 @@ func TestFrameOwn(t *testing.T) {
 // TestFrameBitFlips: whatever single bit of a frame changes, it is refused.
 func TestFrameBitFlips(t *testing.T) {
 	sample := events(messages(t)[:8])
-	for _, key := range []*Key{nil, testKey(1)} {
+	for _, key := range []*Key{nil, testKey(1), testKey(1).forHost("node-1")} {
 		f := newTestFrame(t, FrameConfig{Compression: CompressionS2, Key: key, Pad: true})
 		r := NewFrameReader(FrameReaderConfig{})
 		if key != nil {
-			r = NewFrameReader(FrameReaderConfig{Keys: []*Key{key}})
+			r = NewFrameReader(FrameReaderConfig{Keys: []*Key{testKey(1)}})
 		}
 		var b Batch
 		for i := range sample {
@@ -282,6 +285,64 @@ func TestFrameKeys(t *testing.T) {
 	check(two, nil, one, two)
 	impostor := &Key{secret: two.secret, id: one.id}
 	check(impostor, ErrCheck, one)
+
+	// What a host's key can seal is that host's and nobody else's.
+	a, b := one.forHost("a"), one.forHost("b")
+	check(a, nil, one)
+	check(a, nil, two, one)
+	check(a, nil, a) // its owner reads what it sealed
+	check(a, ErrUnknownKey, two)
+	check(a, ErrUnknownKey, b)
+	check(one, ErrUnknownKey, a) // the fleet's key is not found in a host's
+	check(&Key{secret: a.secret, id: one.id, host: "b"}, ErrCheck, one)
+	check(&Key{secret: a.secret, id: one.id}, ErrCheck, one)
+	check(&Key{secret: two.forHost("a").secret, id: one.id, host: "a"}, ErrCheck, one)
+}
+
+// TestFrameHosts: frames of several hosts through one reader each name theirs, again and
+// again, without an allocation, and a host cannot use what another one's frame left.
+func TestFrameHosts(t *testing.T) {
+	master := testKey(1)
+	r := NewFrameReader(FrameReaderConfig{Keys: []*Key{master}})
+	var frames [][]byte
+	for _, name := range []string{"a", "b", strings.Repeat("n", MaxKeyHost), ""} {
+		key := master
+		if name != "" {
+			key = master.forHost(name)
+		}
+		f := newTestFrame(t, FrameConfig{Key: key, Stream: uint64(len(frames)), MaxDatagram: MinFrameDatagram})
+		var b Batch
+		f.PackStats(&b, []byte("{}"), false)
+		if err := f.Pack(&b, &Event{Number: 1, Wire: make([]byte, 5000)}); err != nil { // in fragments
+			t.Fatal(err)
+		}
+		f.Flush(&b)
+		for _, d := range b.Datagrams {
+			var h Header
+			if _, err := r.Open(d, &h); err != nil || h.Host != name || len(d) > MinFrameDatagram {
+				t.Fatalf("%q: opened as of %q, %v, %d bytes", name, h.Host, err, len(d))
+			}
+		}
+		frames = append(frames, b.Datagrams[0])
+	}
+	var h Header
+	if n := testing.AllocsPerRun(100, func() {
+		for _, d := range frames {
+			if _, err := r.Open(d, &h); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}); n != 0 {
+		t.Errorf("known streams cost %v allocations", n)
+	}
+	// The same stream and salt under another name.
+	forged := bytes.Replace(frames[0], []byte("\x01a"), []byte("\x01b"), 1)
+	if _, err := r.Open(forged, &h); err != ErrCheck {
+		t.Errorf("a frame of a under the name of b: %v", err)
+	}
+	if _, err := r.Open(frames[0], &h); err != nil || h.Host != "a" {
+		t.Errorf("after it, a's own: %q, %v", h.Host, err)
+	}
 }
 
 // TestFrameNumbers: a hole in the numbers or another form ends a frame.

@@ -32,6 +32,7 @@ const (
 	flagGoodbye
 	flagFragment
 	flagDictionary
+	flagHost
 
 	flagsUnknown = 0xff &^ (1<<iota - 1)
 )
@@ -41,7 +42,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // appendHeader appends the header's bytes.
 func appendHeader(dst []byte, h *Header) []byte {
 	flags := flagIf(h.Sealed, flagSealed) | flagIf(h.JSON, flagJSON) | flagIf(h.Goodbye, flagGoodbye) |
-		flagIf(h.Fragment.Total > 0, flagFragment) | flagIf(h.HasDictionary, flagDictionary)
+		flagIf(h.Fragment.Total > 0, flagFragment) | flagIf(h.HasDictionary, flagDictionary) |
+		flagIf(h.Host != "", flagHost)
 	dst = append(dst, frameMagic>>8, frameMagic&0xff, frameVersion, flags, byte(h.Kind)|byte(h.Compression)<<4)
 	dst = binary.BigEndian.AppendUint64(dst, h.Stream)
 	dst = binary.BigEndian.AppendUint64(dst, h.Record)
@@ -52,6 +54,9 @@ func appendHeader(dst []byte, h *Header) []byte {
 	if h.Sealed {
 		dst = binary.BigEndian.AppendUint32(dst, h.KeyID)
 		dst = append(dst, h.salt[:]...)
+	}
+	if h.Host != "" {
+		dst = append(append(dst, byte(len(h.Host))), h.Host...)
 	}
 	dst = binary.AppendUvarint(dst, h.Datagram)
 	dst = binary.AppendUvarint(dst, h.First)
@@ -82,6 +87,9 @@ func headerSize(h *Header) int {
 	}
 	if h.Sealed {
 		n += 4 + saltBytes
+	}
+	if h.Host != "" {
+		n += 1 + len(h.Host)
 	}
 	d := h.ahead()
 	n += uvarintSize(h.Datagram) + uvarintSize(h.First) + uvarintSize(uint64(h.Count)) +
@@ -121,8 +129,9 @@ func checkPrelude(d []byte) (flags byte, err error) {
 }
 
 // parseHeader reads the header of a datagram whose prelude is known, without
-// its check at the end, and returns how long it is. The error is ErrHeader.
-func parseHeader(d []byte, h *Header) (n int, err error) {
+// its check at the end, and returns how long it is, and the host that it names, which
+// is not in h yet. The error is ErrHeader.
+func parseHeader(d []byte, h *Header) (n int, host []byte, err error) {
 	flags := d[atFlags]
 	*h = Header{
 		Kind: Kind(d[atContent] & 0xf), Compression: Compression(d[atContent] >> 4),
@@ -139,6 +148,10 @@ func parseHeader(d []byte, h *Header) (n int, err error) {
 		h.KeyID = binary.BigEndian.Uint32(r.fixed(4))
 		copy(h.salt[:], r.fixed(saltBytes))
 	}
+	if flags&flagHost != 0 {
+		host = r.name()
+		r.failed = r.failed || !h.Sealed
+	}
 	h.Datagram, h.First = r.uvarint(), r.uvarint()
 	count := r.uvarint()
 	h.Excluded, h.Dropped, h.Refused = r.uvarint(), r.uvarint(), r.uvarint()
@@ -149,14 +162,14 @@ func parseHeader(d []byte, h *Header) (n int, err error) {
 		r.failed = r.failed || total < 2 || total > maxFragments || index >= total
 	}
 	if r.failed || count > maxExpanded {
-		return 0, ErrHeader
+		return 0, nil, ErrHeader
 	}
 	h.Count, h.Fragment = int(count), Fragment{int(index), int(total)}
 	h.Seen = h.First - 1 + h.Excluded + h.Dropped + (seen>>1 ^ -(seen & 1))
 	if !h.possible() || h.padding >= len(r.rest) {
-		return 0, ErrHeader
+		return 0, nil, ErrHeader
 	}
-	return len(d) - len(r.rest), nil
+	return len(d) - len(r.rest), host, nil
 }
 
 // possible says whether the fields agree with each other.
@@ -188,6 +201,27 @@ func (r *fieldReader) fixed(n int) []byte {
 	field := r.rest[:n]
 	r.rest = r.rest[n:]
 	return field
+}
+
+// name reads a host's name behind its length.
+func (r *fieldReader) name() []byte {
+	n := int(r.fixed(1)[0])
+	if r.failed = r.failed || n > len(r.rest) || !isHost(r.rest[:min(n, len(r.rest))]); r.failed {
+		return nil
+	}
+	name := r.rest[:n:n]
+	r.rest = r.rest[n:]
+	return name
+}
+
+// isHost says whether a key can be of a host of that name.
+func isHost[T string | []byte](name T) bool {
+	for i := range len(name) {
+		if name[i] <= ' ' || name[i] > '~' {
+			return false
+		}
+	}
+	return len(name) > 0 && len(name) <= MaxKeyHost
 }
 
 func (r *fieldReader) uvarint() uint64 {

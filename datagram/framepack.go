@@ -93,7 +93,7 @@ func newFrame(c FrameConfig, salt [saltBytes]byte) (*Frame, error) {
 	}
 	if c.Key != nil {
 		f.aead = c.Key.stream(c.Stream, salt[:])
-		f.header.Sealed, f.header.KeyID, f.header.salt = true, c.Key.id, salt
+		f.header.Sealed, f.header.KeyID, f.header.Host, f.header.salt = true, c.Key.id, c.Key.host, salt
 	}
 	f.header.HasDictionary, f.header.Dictionary = f.squeezer.named()
 	f.SetMaxDatagram(c.MaxDatagram)
@@ -139,7 +139,7 @@ func (f *Frame) Pack(b *Batch, event *Event) error {
 			item = item[:n-1]
 		}
 	}
-	if len(item) > MaxFrameEvent || len(item) > maxFragments*(f.config.MaxDatagram-maxOverhead) {
+	if len(item) > MaxFrameEvent || len(item) > maxFragments*(f.config.MaxDatagram-maxOverhead-len(f.header.Host)) {
 		return ErrOversize
 	}
 	if event.Number != f.header.First+uint64(len(f.ends)) || isJSON != f.header.JSON {

@@ -37,11 +37,17 @@ const maxCiphers = 1 << 15
 type FrameReader struct {
 	keys         []*Key
 	dictionaries map[uint32]*expander // by digest; 0 is none
-	ciphers      map[cipherKey]cipher.AEAD
+	ciphers      map[cipherKey]streamCipher
 	nonce        [12]byte
 	opened       []byte // the plaintext of the last sealed frame
 	expanded     []byte // the last body
 	fragments    assembler
+}
+
+// streamCipher opens the frames of a stream.
+type streamCipher struct {
+	cipher.AEAD
+	host string // that its key is of; empty: of none
 }
 
 // cipherKey names the key of a stream.
@@ -56,7 +62,7 @@ func NewFrameReader(c FrameReaderConfig) *FrameReader {
 	r := &FrameReader{
 		keys:         c.Keys,
 		dictionaries: map[uint32]*expander{},
-		ciphers:      map[cipherKey]cipher.AEAD{},
+		ciphers:      map[cipherKey]streamCipher{},
 		opened:       make([]byte, 0, MaxPayload),
 		expanded:     make([]byte, 0, maxGroup),
 		fragments:    newAssembler(c.Fragments, c.GaveUp),
@@ -95,7 +101,7 @@ func (r *FrameReader) Open(datagram []byte, h *Header) (body []byte, err error) 
 	if crc32.Checksum(datagram[:end], castagnoli) != binary.BigEndian.Uint32(datagram[end:]) {
 		return nil, ErrCheck
 	}
-	start, err := parseHeader(datagram[:end], h)
+	start, _, err := parseHeader(datagram[:end], h)
 	if err != nil {
 		return nil, err
 	}
@@ -108,21 +114,19 @@ func (r *FrameReader) unseal(datagram []byte, h *Header) (body []byte, err error
 	if end < fixedSize {
 		return nil, ErrHeader
 	}
-	start, err := parseHeader(datagram[:end], h)
+	start, host, err := parseHeader(datagram[:end], h)
 	if err != nil {
 		return nil, err
 	}
 	name := cipherKey{keyID: h.KeyID, stream: h.Stream, salt: h.salt}
 	aead, known := r.ciphers[name]
-	if !known {
-		for _, k := range r.keys {
-			if k.id == h.KeyID {
-				aead = k.stream(h.Stream, h.salt[:])
-			}
-		}
-		if aead == nil {
+	if !known || aead.host != string(host) {
+		known = false
+		key := r.keyOf(h.KeyID, host)
+		if key == nil {
 			return nil, ErrUnknownKey
 		}
+		aead = streamCipher{key.stream(h.Stream, h.salt[:]), key.host}
 	}
 	binary.BigEndian.PutUint64(r.nonce[4:], h.Datagram)
 	plain, err := aead.Open(r.opened[:0], r.nonce[:], datagram[start:], datagram[:start])
@@ -138,7 +142,22 @@ func (r *FrameReader) unseal(datagram []byte, h *Header) (body []byte, err error
 		}
 		r.ciphers[name] = aead
 	}
+	h.Host = aead.host
 	return plain[:len(plain)-h.padding], nil
+}
+
+// keyOf returns the key of that id: for a host, the one that is derived for it.
+func (r *FrameReader) keyOf(id uint32, host []byte) *Key {
+	for _, k := range r.keys {
+		switch {
+		case k.id != id:
+		case k.host == string(host):
+			return k
+		case k.host == "":
+			return k.forHost(string(host))
+		}
+	}
+	return nil
 }
 
 // Read gives each event in an opened frame to take, with its number; or the

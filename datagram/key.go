@@ -10,22 +10,32 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 )
 
 // KeyBytes is the length of a pre-shared key.
 const KeyBytes = 32
 
-// keyWord begins a key's line in a file and names the format.
-const keyWord = "tetracast-key-1 "
+// MaxKeyHost is the longest name of a host that a key can be of, in bytes.
+const MaxKeyHost = 96
+
+// What begins a key's line in a file and names the format: a key, and one that was
+// derived from it for a host.
+const (
+	keyWord     = "tetracast-key-1 "
+	hostKeyWord = "tetracast-host-key-1 "
+)
 
 // ErrKeyFile is wrapped by the errors of [ParseKeys].
 var ErrKeyFile = errors.New("not a key file")
 
-// Key is a pre-shared key that frames are sealed with. It is immutable and
-// safe for any number of goroutines.
+// Key is a pre-shared key that frames are sealed with, or that of one host, derived
+// from it, which seals frames that name the host. It is immutable and safe for any
+// number of goroutines.
 type Key struct {
 	secret [KeyBytes]byte
-	id     uint32
+	id     uint32 // of a host's key: of that which it was derived from
+	host   string // empty: of none
 }
 
 // NewKey returns the key of that secret, which must be random.
@@ -38,8 +48,35 @@ func NewKey(secret [KeyBytes]byte) *Key {
 // ID returns what names the key in a header. It tells nothing about the secret.
 func (k *Key) ID() uint32 { return k.id }
 
-// String returns the key's id, never the secret.
-func (k *Key) String() string { return fmt.Sprintf("key %08x", k.id) }
+// Host returns whose key this is; empty: nobody's in particular.
+func (k *Key) Host() string { return k.host }
+
+// String returns the key's id and host, never the secret.
+func (k *Key) String() string {
+	if k.host != "" {
+		return fmt.Sprintf("key %08x for host %s", k.id, k.host)
+	}
+	return fmt.Sprintf("key %08x", k.id)
+}
+
+// ErrKeyHost is wrapped by the errors of [Key.ForHost].
+var ErrKeyHost = errors.New("no name that a host's key can be of")
+
+// ForHost returns the key of the host of that name: 1 to [MaxKeyHost] bytes of
+// printable ASCII without spaces. Who has it can seal frames that name this host, and
+// no others, and cannot find k.
+func (k *Key) ForHost(name string) (*Key, error) {
+	if k.host != "" || !isHost(name) {
+		return nil, fmt.Errorf("datagram: %w: %.100q", ErrKeyHost, name)
+	}
+	return k.forHost(name), nil
+}
+
+func (k *Key) forHost(name string) *Key {
+	host := &Key{id: k.id, host: name}
+	copy(host.secret[:], k.derive(nil, "tetracast frame 1 host key "+name, KeyBytes))
+	return host
+}
 
 // derive is HKDF-SHA-256 (RFC 5869).
 func (k *Key) derive(salt []byte, info string, length int) []byte {
@@ -73,8 +110,17 @@ func (k *Key) stream(stream uint64, salt []byte) cipher.AEAD {
 
 // AppendKey appends the line of a key file that holds the secret.
 func AppendKey(dst []byte, secret [KeyBytes]byte) []byte {
-	dst = append(dst, keyWord...)
-	return append(hex.AppendEncode(dst, secret[:]), '\n')
+	return NewKey(secret).AppendLine(dst)
+}
+
+// AppendLine appends the line of a key file that holds the key.
+func (k *Key) AppendLine(dst []byte) []byte {
+	if k.host != "" {
+		dst = fmt.Appendf(dst, "%s%08x %s ", hostKeyWord, k.id, k.host)
+	} else {
+		dst = append(dst, keyWord...)
+	}
+	return append(hex.AppendEncode(dst, k.secret[:]), '\n')
 }
 
 // ParseKeys reads the text of a key file (docs/frame.md, Sealing): one key, or
@@ -89,18 +135,40 @@ func ParseKeys(text []byte) ([]*Key, error) {
 		if len(line) == 0 || line[0] == '#' {
 			continue
 		}
-		digits, ok := bytes.CutPrefix(line, []byte(keyWord))
-		if !ok || len(digits) != 2*KeyBytes {
-			return nil, fmt.Errorf("datagram: line %d: want %q and %d hexadecimal digits: %w", number, keyWord, 2*KeyBytes, ErrKeyFile)
+		key, err := parseKey(line)
+		if err != nil {
+			return nil, fmt.Errorf("datagram: line %d: %w", number, err)
 		}
-		var secret [KeyBytes]byte
-		if _, err := hex.Decode(secret[:], digits); err != nil {
-			return nil, fmt.Errorf("datagram: line %d: not hexadecimal: %w", number, ErrKeyFile)
-		}
-		keys = append(keys, NewKey(secret))
+		keys = append(keys, key)
 	}
 	if len(keys) == 0 || len(keys) > 2 {
 		return nil, fmt.Errorf("datagram: %d keys, want one or two: %w", len(keys), ErrKeyFile)
 	}
 	return keys, nil
+}
+
+// parseKey reads the line of a key.
+func parseKey(line []byte) (*Key, error) {
+	fields := bytes.Fields(line)
+	want := fmt.Errorf("want %q and %d hexadecimal digits, or %q, a key id, a host and as many: %w", keyWord, 2*KeyBytes, hostKeyWord, ErrKeyFile)
+	switch {
+	case len(fields) == 2 && string(fields[0])+" " == keyWord:
+	case len(fields) == 4 && string(fields[0])+" " == hostKeyWord && isHost(fields[2]):
+	default:
+		return nil, want
+	}
+	var secret [KeyBytes]byte
+	if digits := fields[len(fields)-1]; len(digits) != 2*KeyBytes {
+		return nil, want
+	} else if _, err := hex.Decode(secret[:], digits); err != nil {
+		return nil, fmt.Errorf("not hexadecimal: %w", ErrKeyFile)
+	}
+	if len(fields) == 2 {
+		return NewKey(secret), nil
+	}
+	id, err := strconv.ParseUint(string(fields[1]), 16, 32)
+	if err != nil || len(fields[1]) != 8 {
+		return nil, fmt.Errorf("a key id of %d digits, want 8 hexadecimal ones: %w", len(fields[1]), ErrKeyFile)
+	}
+	return &Key{secret: secret, id: uint32(id), host: string(fields[2])}, nil
 }

@@ -178,6 +178,11 @@ def parse_header(data):
         h["dictionary"] = r.take(4).hex()
     if flags & 1:
         h["key"], h["salt"] = r.take(4).hex(), r.take(16).hex()
+    if flags & 32:
+        host = r.take(r.integer(1))
+        if not flags & 1 or not 1 <= len(host) <= 96 or not all(33 <= byte <= 126 for byte in host):
+            raise Refused("bad_header")
+        h["host"] = host.decode()
     for name in ("datagram", "first", "count", "excluded", "dropped", "refused"):
         h[name] = r.varint()
     field = r.varint()
@@ -206,7 +211,7 @@ def open_frame(data, keys):
         raise Refused("unknown_version")
     if len(data) < 27:
         raise Refused("bad_header")
-    if data[3] >> 5 or data[4] & 15 not in KINDS or data[4] >> 4 >= len(COMPRESSIONS):
+    if data[3] >> 6 or data[4] & 15 not in KINDS or data[4] >> 4 >= len(COMPRESSIONS):
         raise Refused("unknown_flag")
     if not data[3] & 1:
         if keys:
@@ -219,7 +224,10 @@ def open_frame(data, keys):
     if h["key"] not in keys:
         raise Refused("unknown_key")
     info = b"tetracast frame 1 stream key" + bytes.fromhex(h["stream"])
-    key = hkdf(keys[h["key"]], bytes.fromhex(h["salt"]), info, 32)
+    secret = keys[h["key"]]
+    if "host" in h:
+        secret = hkdf(secret, b"", b"tetracast frame 1 host key " + h["host"].encode(), 32)
+    key = hkdf(secret, bytes.fromhex(h["salt"]), info, 32)
     nonce = bytes(4) + h["datagram"].to_bytes(8, "big")
     plain = gcm_open(key, nonce, data[start:], data[:start])
     if plain is None:
