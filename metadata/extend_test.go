@@ -59,7 +59,7 @@ func TestExtended(t *testing.T) {
 		t.Errorf("%v, %v: %s", cached, cause, r.Line())
 	}
 	plain, err := metadata.NewRecord(facts, nil)
-	if err != nil || !strings.HasSuffix(string(plain.JSON()), `"uptime":"initialized at 0","labels":{"rack":"r7"}}`) {
+	if err != nil || !strings.Contains(string(plain.JSON()), `"uptime":"initialized at 0","labels":{"rack":"r7"},"started_at":"`) {
 		t.Errorf("%v: %s", err, plain.JSON())
 	}
 	var s metadata.Store = folderStore(t.TempDir())
