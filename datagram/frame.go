@@ -116,6 +116,16 @@ type Header struct {
 	padding int
 }
 
+// StreamName names a stream among all that a reader with a master key can see: each
+// host draws ids of its own, and could draw another's.
+type StreamName struct {
+	ID   uint64
+	Host string // whose key it is sealed with; empty: nobody's in particular
+}
+
+// Name returns the name of the frame's stream.
+func (h *Header) Name() StreamName { return StreamName{h.Stream, h.Host} }
+
 // Last returns the number of the last event that was packed up to this frame.
 func (h *Header) Last() uint64 { return h.First + uint64(h.Count) - 1 }
 

@@ -108,7 +108,8 @@ func TestFragmentLimits(t *testing.T) {
 	f := func(limits FragmentLimits, run func(*FrameReader), want string) {
 		t.Helper()
 		var gone []string
-		r := NewFrameReader(FrameReaderConfig{Fragments: limits, GaveUp: func(stream, number uint64) {
+		r := NewFrameReader(FrameReaderConfig{Fragments: limits, GaveUp: func(name StreamName, number uint64) {
+			stream := name.ID
 			gone = append(gone, fmt.Sprintf("%d/%d", stream, number))
 		}})
 		run(r)

@@ -32,14 +32,17 @@ const pieceOverhead = 48
 // what a header promises.
 type assembler struct {
 	limits FragmentLimits
-	gaveUp func(stream, number uint64)
+	gaveUp func(stream StreamName, number uint64)
 	sets   map[setName]*list.Element
 	byAge  list.List // of *fragmentSet, the oldest in front
 	joined []byte
 	stats  FragmentStats
 }
 
-type setName struct{ stream, datagram uint64 }
+type setName struct {
+	stream   StreamName
+	datagram uint64
+}
 
 type fragmentSet struct {
 	header Header // of the fragment that came first
@@ -53,7 +56,7 @@ type piece struct {
 	bytes []byte
 }
 
-func newAssembler(l FragmentLimits, gaveUp func(stream, number uint64)) assembler {
+func newAssembler(l FragmentLimits, gaveUp func(stream StreamName, number uint64)) assembler {
 	l.SetsPerStream, l.Sets = cmp.Or(l.SetsPerStream, 64), cmp.Or(l.Sets, 1024)
 	l.Bytes, l.Age = cmp.Or(l.Bytes, 64<<20), cmp.Or(l.Age, 5*time.Second)
 	return assembler{limits: l, gaveUp: gaveUp, sets: map[setName]*list.Element{}}
@@ -63,10 +66,10 @@ func newAssembler(l FragmentLimits, gaveUp func(stream, number uint64)) assemble
 // when it was the last one missing.
 func (a *assembler) add(h *Header, body []byte, now time.Time) ([]byte, error) {
 	a.expire(now)
-	name := setName{h.Stream, h.set()}
+	name := setName{h.Name(), h.set()}
 	element := a.sets[name]
 	if element == nil {
-		a.makeRoom(h.Stream)
+		a.makeRoom(h.Name())
 		element = a.byAge.PushBack(&fragmentSet{header: *h, since: now})
 		a.sets[name] = element
 		a.stats.Sets++
@@ -114,11 +117,11 @@ func (s *fragmentSet) join(dst []byte) []byte {
 }
 
 // makeRoom makes room for one more set of the stream.
-func (a *assembler) makeRoom(stream uint64) {
+func (a *assembler) makeRoom(stream StreamName) {
 	ofStream := 0
 	var oldest *list.Element
 	for e := a.byAge.Back(); e != nil; e = e.Prev() {
-		if e.Value.(*fragmentSet).header.Stream == stream {
+		if e.Value.(*fragmentSet).header.Name() == stream {
 			ofStream++
 			oldest = e
 		}
@@ -142,13 +145,13 @@ func (a *assembler) giveUp(e *list.Element, counter *uint64) {
 	*counter++
 	s := a.remove(e)
 	if a.gaveUp != nil && s.header.Kind == KindEvent {
-		a.gaveUp(s.header.Stream, s.header.First)
+		a.gaveUp(s.header.Name(), s.header.First)
 	}
 }
 
 func (a *assembler) remove(e *list.Element) *fragmentSet {
 	s := a.byAge.Remove(e).(*fragmentSet)
-	delete(a.sets, setName{s.header.Stream, s.header.set()})
+	delete(a.sets, setName{s.header.Name(), s.header.set()})
 	a.stats.Sets--
 	a.stats.Bytes -= s.bytes
 	return s

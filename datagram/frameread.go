@@ -22,7 +22,7 @@ type FrameReaderConfig struct {
 	Fragments FragmentLimits
 	// GaveUp, if it is set, is told each event whose fragments were given up. It
 	// is called from within Read and Expire.
-	GaveUp func(stream, number uint64)
+	GaveUp func(stream StreamName, number uint64)
 }
 
 // maxCiphers bounds how many streams' ciphers a reader keeps, at about 1 KiB

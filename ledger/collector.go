@@ -3,6 +3,8 @@ package ledger
 import (
 	"fmt"
 	"time"
+
+	"tetracast/internal/printable"
 )
 
 // Collector is the account of one collector process. Its JSON form is the file
@@ -83,7 +85,13 @@ type AgentStream struct {
 	BlindAfter *uint64 `json:"blind_after,omitempty"`
 	// StartedAt is when the stream began, by its sender's clock. Nil: it told nobody.
 	StartedAt *time.Time `json:"started_at,omitempty"`
+	// KeyHost is the host with whose key the stream is sealed: another host could choose
+	// the same id. Empty: no host's.
+	KeyHost string `json:"key_host,omitempty"`
 }
+
+// name tells the stream from those of other hosts, whatever ids they choose.
+func (s *AgentStream) name() string { return s.Stream + "@" + s.KeyHost }
 
 // Clone returns a copy that shares no memory with s, but for Sender.
 func (s AgentStream) Clone() AgentStream {
@@ -115,7 +123,7 @@ func (c *Collector) Check() error {
 			}
 			if found := s.Received + *s.Missing + *s.RefusedBySender + unknown; *s.Announced != found {
 				return fmt.Errorf("ledger: stream %s: announced %d, but received %d + missing %d + refused by the sender %d + unknown %d = %d",
-					s.Stream, *s.Announced, s.Received, *s.Missing, *s.RefusedBySender, unknown, found)
+					printable.Name(s.Stream), *s.Announced, s.Received, *s.Missing, *s.RefusedBySender, unknown, found)
 			}
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"tetracast/internal/printable"
 )
 
 // ErrNoUnion is returned by Merge for accounts whose numbers cannot be united,
@@ -93,7 +95,7 @@ func Merge(accounts ...Collector) (Collector, error) {
 // union gathers the agents and streams of several accounts.
 type union struct {
 	agents map[string]*Agent  // by hostname, without their streams
-	at     map[string]*united // numbered streams, by id
+	at     map[string]*united // numbered streams, by name
 	others []united           // streams without numbers
 }
 
@@ -117,17 +119,17 @@ func (u *union) add(a *Agent) (both uint64, err error) {
 			u.others = append(u.others, united{s, a.Hostname})
 			continue
 		}
-		there := u.at[s.Stream]
+		there := u.at[s.name()]
 		if there == nil {
 			numbers := s.Numbers.Clone()
 			s.Numbers = &numbers
-			u.at[s.Stream] = &united{s, a.Hostname}
+			u.at[s.name()] = &united{s, a.Hostname}
 			continue
 		}
 		there.hostname = cmp.Or(there.hostname, a.Hostname) // one of them may not have seen agent_init
 		n, err := unite(&there.AgentStream, &s)
 		if err != nil {
-			return 0, fmt.Errorf("%w: stream %s", err, s.Stream)
+			return 0, fmt.Errorf("%w: stream %s", err, printable.Name(s.Stream))
 		}
 		both += n
 	}
@@ -146,7 +148,7 @@ func (u *union) darken(c *Collector) {
 	known := map[string]bool{}
 	for _, a := range c.Agents {
 		for _, s := range a.Streams {
-			known[s.Stream] = true
+			known[s.name()] = true
 		}
 	}
 	for id, s := range u.at {
@@ -228,7 +230,9 @@ func unite(t, s *AgentStream) (both uint64, err error) {
 	if started == nil {
 		started = s.StartedAt
 	}
+	keyHost := t.KeyHost
 	*t = audit.Stream(t.Stream)
+	t.KeyHost = keyHost
 	t.BlindAfter, t.StartedAt = blind, started
 	t.Sender, t.SenderDropped, t.Upstream = newest.Sender, newest.SenderDropped, newest.Upstream
 	return both, nil

@@ -168,6 +168,9 @@ const (
 	FaultInflate
 	// FaultBomb: compressed, and longer than allowed when decompressed.
 	FaultBomb
+	// FaultHost: an agent_init or agent_stats that names another host than its key is
+	// of, or a host whose key it is not sealed with.
+	FaultHost
 
 	numFaults
 )
@@ -190,6 +193,7 @@ var faultTexts = [numFaults]string{
 	FaultJump:       "number_too_far_ahead",
 	FaultInflate:    "cannot_be_decompressed",
 	FaultBomb:       "decompresses_to_too_much",
+	FaultHost:       "wrong_host",
 }
 
 // String returns the fault's fixed text, or "fault(N)" for an unknown one.

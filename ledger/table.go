@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+
+	"tetracast/internal/printable"
 )
 
 // appendTable appends what was lost as a table that is read from left to right:
@@ -35,7 +37,7 @@ func (c *Collector) appendTable(dst []byte) []byte {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			dst = fmt.Appendf(dst, " %s %d", reason, all.reasons[reason])
+			dst = fmt.Appendf(dst, " %s %d", printable.Name(reason), all.reasons[reason])
 		}
 		dst = append(dst, '\n')
 	}
@@ -112,5 +114,5 @@ func nameOf(a *Agent) string {
 	if a.Hostname == "" {
 		return "(no agent_init)"
 	}
-	return a.Hostname
+	return printable.Name(a.Hostname)
 }

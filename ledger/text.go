@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"tetracast/internal/printable"
 )
 
 // AppendText appends the account as lines for an operator, who reads from the
@@ -15,7 +17,7 @@ func (e *Exporter) AppendText(dst []byte) []byte {
 		e.Seen, e.Excluded, e.Dropped.String())
 	for _, s := range e.Streams {
 		dst = fmt.Appendf(dst, "  stream %s to %s: sent %d, queued %d, dropped: %s; %d datagrams, %d bytes",
-			s.Stream, s.Destination, s.Sent, s.Queued, s.Dropped.String(), s.Datagrams, s.Bytes)
+			printable.Name(s.Stream), printable.Name(s.Destination), s.Sent, s.Queued, s.Dropped.String(), s.Datagrams, s.Bytes)
 		if s.Outside > 0 {
 			dst = fmt.Appendf(dst, "; %d before it began or after it ended", s.Outside)
 		}
@@ -42,7 +44,7 @@ func (c *Collector) AppendText(dst []byte) []byte {
 		dst = fmt.Appendf(dst, "  agent %s: restarts %d\n", nameOf(a), a.Restarts)
 		for _, s := range a.Streams {
 			dst = fmt.Appendf(dst, "    stream %s: announced %s, received %d, missing %s, refused by the sender %s, duplicate %s, end %s\n",
-				s.Stream, figure(s.Announced), s.Received, figure(s.Missing), figure(s.RefusedBySender), figure(s.Duplicate), s.Ended)
+				printable.Name(s.Stream), figure(s.Announced), s.Received, figure(s.Missing), figure(s.RefusedBySender), figure(s.Duplicate), printable.Name(s.Ended))
 		}
 	}
 	return dst

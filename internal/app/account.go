@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tetracast/internal/readfile"
 	"tetracast/ledger"
 )
 
@@ -42,13 +43,17 @@ func writeAccount(path string, account any) error {
 	return nil
 }
 
+// maxAccountBytes is the longest an account may be: that of many thousands of streams that
+// lost much.
+const maxAccountBytes = 1 << 30
+
 // MergeAccounts unites the accounts that several collectors wrote, and writes the
 // whole as JSON to standard output and as text to standard error. One that does
 // not close is an error.
 func MergeAccounts(files []string, streams Streams) error {
 	accounts := make([]ledger.Collector, len(files))
 	for i, file := range files {
-		text, err := os.ReadFile(file)
+		text, err := readfile.Max(file, maxAccountBytes)
 		if err == nil {
 			err = json.Unmarshal(text, &accounts[i])
 		}

@@ -180,6 +180,13 @@ func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) (collec
 	if err = c.whoMaySpeak(&config); err != nil {
 		return config, err
 	}
+	switch {
+	case config.Keys == nil:
+	case c.Format != "" && c.Format != "auto" && c.Format != "frame":
+		return config, Usage(fmt.Errorf("app: --key-file takes only sealed frames, but --format is %s", c.Format), "who wants both has two collectors: docs/frame.md, Sealing")
+	case config.AllowSources != nil:
+		log.Warn("With --key-file only sealed frames are taken, and with --allow-source only those from there: other formats need a collector of their own, without a key")
+	}
 	for _, path := range c.Dictionaries {
 		d, err := readDictionary(path)
 		if err != nil {
@@ -216,7 +223,7 @@ func newTranscoder() (*transcode.Transcoder, error) {
 // output because nobody thought of it.
 func (c *CollectConfig) whoMaySpeak(config *collector.Config) (err error) {
 	if c.KeyFile != "" {
-		if config.Keys, err = readKeys(c.KeyFile); err != nil {
+		if config.Keys, err = readMasterKeys(c.KeyFile); err != nil {
 			return err
 		}
 	}

@@ -2,8 +2,8 @@ package app
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
@@ -63,9 +63,43 @@ func withoutSecret(name, text string) string {
 			return "(secret)"
 		}
 	}
-	return password.ReplaceAllString(text, "$1:xxxxx@")
+	return withoutPasswords(text)
 }
 
-// password finds what stands between a user's name and the host in an address
-// (RFC 3986, section 3.2.1).
-var password = regexp.MustCompile(`(://[^/@:\s]*):[^/@\s]*@`)
+// hidden stands for a secret.
+const hidden = "xxxxx"
+
+// withoutPasswords hides the passwords, and the tokens, of addresses: what stands after the
+// scheme up to the last @ before white space, a quote or the next address. That is more
+// than RFC 3986, section 3.2.1, allows there, for a mistyped address holds a password
+// too. A name alone, as NATS has it, is a token.
+func withoutPasswords(text string) string {
+	if !strings.Contains(text, "@") {
+		return text
+	}
+	for from := 0; ; {
+		at := strings.Index(text[from:], "://")
+		if at < 0 {
+			return text
+		}
+		begin := from + at + len("://")
+		end := begin + strings.IndexFunc(text[begin:], func(r rune) bool { return unicode.IsSpace(r) || r == '"' })
+		if end < begin {
+			end = len(text)
+		}
+		if next := strings.Index(text[begin:end], "://"); next >= 0 {
+			end = begin + next // the next address of a list
+		}
+		host := strings.LastIndexByte(text[begin:end], '@')
+		if host < 0 {
+			from = begin
+			continue
+		}
+		shown := hidden
+		if name, _, ok := strings.Cut(text[begin:begin+host], ":"); ok {
+			shown = name + ":" + hidden
+		}
+		text = text[:begin] + shown + text[begin+host:]
+		from = begin + len(shown)
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"tetracast/internal/printable"
 )
 
 // The exit codes of the process.
@@ -48,7 +50,8 @@ func Report(w io.Writer, err error) (code int) {
 	return e.Code
 }
 
-// oneLine joins the lines of joined errors.
+// oneLine joins the lines of joined errors, without what a terminal would act on and
+// without secrets.
 func oneLine(text string) string {
-	return strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
+	return withoutPasswords(printable.Line(strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")))
 }

@@ -4,12 +4,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 
 	"github.com/spf13/pflag"
 
 	"tetracast/datagram"
 	"tetracast/exporter"
+	"tetracast/internal/readfile"
+	"tetracast/metadata"
 )
 
 // FrameConfig is what export can be told about frames.
@@ -54,12 +55,16 @@ func (c *FrameConfig) load() (d exporter.Destination, err error) {
 			return d, err
 		}
 		d.Key = keys[0]
+		if named := metadata.HostFacts().Hostname; d.Key.Host() != "" && d.Key.Host() != named {
+			return d, Failed(fmt.Errorf("app: --key-file is of the host %q, but this host is called %q: a collector would refuse what it says of itself", d.Key.Host(), named),
+				"tetracast key derive --host NAME makes the key of another; NODE_NAME sets what a host is called")
+		}
 	}
 	return d, nil
 }
 
 func readDictionary(path string) (*datagram.Dictionary, error) {
-	content, err := os.ReadFile(path)
+	content, err := readfile.Max(path, datagram.MaxDictionary)
 	if err != nil {
 		return nil, Usage(fmt.Errorf("app: reading the dictionary: %w", err), "--dictionary names a file that tetracast dictionary train made")
 	}

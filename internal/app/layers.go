@@ -1,8 +1,10 @@
 package app
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,6 +13,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"tetracast/internal/readfile"
 )
 
 // envPrefix begins the name of every environment variable that sets a flag:
@@ -25,6 +29,9 @@ const DefaultConfig = "/etc/tetracast/tetracast.yaml"
 // folder whose files, *.yaml in the order of their names, win over it and over those
 // before.
 const dropIns = ".d"
+
+// maxConfigBytes is the longest a configuration file may be.
+const maxConfigBytes = 1 << 20
 
 // File is what the configuration files say: for each command a section, in it its
 // flags by name.
@@ -68,12 +75,19 @@ func ReadFiles(path string, commands map[string]*pflag.FlagSet) (File, error) {
 
 // read adds what one file says.
 func (f File) read(path string, commands map[string]*pflag.FlagSet) error {
-	text, err := os.ReadFile(path)
+	text, err := readfile.Max(path, maxConfigBytes)
 	if err != nil {
 		return Usage(fmt.Errorf("app: reading the configuration file: %w", err), "--config names a YAML file that can be read")
 	}
 	var sections map[string]map[string]any
-	if err := yaml.Unmarshal(text, &sections); err != nil {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	err = decoder.Decode(&sections)
+	if err == nil {
+		if err = decoder.Decode(&yaml.Node{}); err == nil {
+			err = errors.New("a second document begins (---), of which nothing would be read")
+		}
+	}
+	if err != io.EOF {
 		return Usage(fmt.Errorf("app: reading the configuration file %s: %w", path, err),
 			"the file has one section for each command, with its flags as keys: export: {udp-destination: [host:port]}")
 	}

@@ -83,7 +83,7 @@ func (c *SharingConfig) Secrets() (secrets [][datagram.KeyBytes]byte, err error)
 	if c.KeyFile == "" {
 		return nil, nil
 	}
-	keys, err := readKeys(c.KeyFile)
+	keys, err := readMasterKeys(c.KeyFile)
 	for _, key := range keys {
 		secrets = append(secrets, key.Derive("metadata peers"))
 	}

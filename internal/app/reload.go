@@ -128,7 +128,7 @@ func applyCollect(next *Reloaded[CollectConfig], in *collector.Collector, level 
 	}
 	var keys []*datagram.Key
 	if next.Config.KeyFile != "" {
-		if keys, err = readKeys(next.Config.KeyFile); err != nil {
+		if keys, err = readMasterKeys(next.Config.KeyFile); err != nil {
 			return nil, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -42,7 +43,7 @@ func (s Streams) levelled(c LogConfig) (*slog.Logger, *slog.LevelVar, error) {
 		return nil, nil, err
 	}
 	level.Set(least)
-	options := &slog.HandlerOptions{Level: level}
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: tidyAttr}
 	switch c.Format {
 	case "", "text":
 		return slog.New(slog.NewTextHandler(s.Err, options)), level, nil
@@ -50,6 +51,31 @@ func (s Streams) levelled(c LogConfig) (*slog.Logger, *slog.LevelVar, error) {
 		return slog.New(slog.NewJSONHandler(s.Err, options)), level, nil
 	}
 	return nil, nil, Usage(fmt.Errorf("app: --log-format %q, want text or json", c.Format), "leave it out for text")
+}
+
+// maxLogged is how much of what somebody else said a line of the log holds, in bytes.
+const maxLogged = 1024
+
+// tidyAttr hides secrets, and cuts what is long: the text of an error may be a server's,
+// or hold what a datagram held.
+func tidyAttr(_ []string, a slog.Attr) slog.Attr {
+	var text string
+	switch a.Value.Kind() {
+	case slog.KindString:
+		text = a.Value.String()
+	case slog.KindAny:
+		err, ok := a.Value.Any().(error)
+		if !ok {
+			return a
+		}
+		text = err.Error()
+	default:
+		return a
+	}
+	if len(text) > maxLogged {
+		text = fmt.Sprintf("%s... (%d bytes more)", strings.ToValidUTF8(text[:maxLogged], ""), len(text)-maxLogged)
+	}
+	return slog.String(a.Key, withoutPasswords(text))
 }
 
 // parseLevel reads --log-level; empty is info.

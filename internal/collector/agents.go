@@ -33,6 +33,7 @@ type agents struct {
 	probation *table             // those of them that have yet to prove themselves
 	sources   *table             // addresses that send formats without numbers
 	ids       map[string]*stream // of sources, by the id that their agent_stats state
+	shared    map[uint64]*stream // that are sealed with a host's key, by sharedID
 
 	heldBytes int              // of frames too far ahead to be believed alone
 	hosts     map[string]*host // by name
@@ -49,6 +50,7 @@ type host struct {
 	process  uint64 // digest of pid and start: the agent's process heard of last
 	restarts uint64
 	streams  int
+	keyed    bool      // its name is authenticated: only streams sealed with its key are its
 	heard    time.Time // when something new came last; zero: nothing did that can be trusted
 	last     *stream   // it came of; nil: of one that the process before this one knew
 	silent   bool      // that was said
@@ -62,6 +64,7 @@ func newAgents(streams, probation, sources int) *agents {
 		probation: newTable(probation, "evicted on probation"),
 		sources:   newTable(sources, "evicted"),
 		ids:       make(map[string]*stream),
+		shared:    make(map[uint64]*stream),
 		hosts:     make(map[string]*host),
 	}
 }
@@ -84,16 +87,19 @@ func (a *agents) source(addr netip.AddrPort, now time.Time) *stream {
 	return s
 }
 
-// numberedStream returns the stream with the id. A new one that is not sealed is
+// numberedStream returns the stream of that name. A new one that is not sealed is
 // on probation, and never takes the place of an established one.
-func (a *agents) numberedStream(id uint64, sealed bool, now time.Time) *stream {
-	key := streamKey{id: id}
+func (a *agents) numberedStream(name datagram.StreamName, sealed bool, now time.Time) *stream {
+	key := streamKey{StreamName: name}
 	s := a.frames.find(key)
 	if s == nil {
 		s = a.probation.find(key)
 	}
 	if s == nil {
 		s = &stream{key: key, audit: new(ledger.Audit)}
+		if h := a.hosts[name.Host]; name.Host != "" && h != nil && h.keyed && h.streams >= maxHostStreams {
+			a.evict(a.oldestOf(h))
+		}
 		switch {
 		case sealed && a.establish(s, true, now):
 		default:
@@ -102,9 +108,55 @@ func (a *agents) numberedStream(id uint64, sealed bool, now time.Time) *stream {
 			}
 			a.probation.put(s)
 		}
+		a.authenticate(s)
 	}
 	s.heard = now
 	return s
+}
+
+// oldestOf returns the stream of the host that was silent longest.
+func (a *agents) oldestOf(h *host) (oldest *stream) {
+	for _, t := range []*table{a.frames, a.probation} {
+		t.all(func(s *stream) {
+			if s.host == h && (oldest == nil || s.heard.Before(oldest.heard)) {
+				oldest = s
+			}
+		})
+	}
+	return oldest
+}
+
+// authenticate makes a stream that is sealed with a host's key one of that host. Streams
+// that merely said that they were are not any more.
+func (a *agents) authenticate(s *stream) {
+	if s.key.Host == "" {
+		return
+	}
+	a.shared[sharedID(s.key.StreamName)] = s
+	h := a.hosts[s.key.Host]
+	if h != nil && !h.keyed {
+		for _, t := range a.tables() {
+			t.all(func(other *stream) {
+				if other.host == h {
+					other.host, other.record = nil, 0
+				}
+			})
+		}
+		delete(a.hosts, h.name)
+		a.evictedRestarts += h.restarts
+	}
+	a.join(s, s.key.Host).keyed = true
+}
+
+// mayClaim says whether a stream may say that it is of that host: of its own, if its key
+// says which that is, and else of any whose name nobody has the key of.
+func (a *agents) mayClaim(s *stream, hostname string) bool {
+	name := hostName(hostname)
+	if s.key.Host != "" {
+		return name == s.key.Host
+	}
+	h := a.hosts[name]
+	return h == nil || !h.keyed || s.host == h
 }
 
 // consistent notes that the stream sent a frame that goes on where the others
@@ -143,6 +195,9 @@ func (a *agents) evict(s *stream) {
 	s.evictedTo = t
 	t.addEvicted(s.account())
 	delete(a.ids, s.id)
+	if s.key.Host != "" {
+		delete(a.shared, sharedID(s.key.StreamName))
+	}
 	a.heldBytes -= len(s.held)
 	s.held = nil
 	a.leave(s)
@@ -207,9 +262,14 @@ func processDigest(started string, pid int64) uint64 {
 	return max(1, h.Sum64())
 }
 
+// hostName is what is kept of a host's name.
+func hostName(name string) string {
+	return cmp.Or(name[:min(len(name), MaxHostname)], metadata.Unknown)
+}
+
 // join makes the stream one of the host of that name.
 func (a *agents) join(s *stream, hostname string) *host {
-	name := cmp.Or(hostname[:min(len(hostname), MaxHostname)], metadata.Unknown)
+	name := hostName(hostname)
 	h := a.hosts[name]
 	if h == nil {
 		h = &host{name: strings.Clone(name)}
@@ -233,7 +293,7 @@ func (a *agents) stats(s *stream, text []byte) (news bool) {
 	}
 	about := s
 	if stats.ReportedBy != "" {
-		if about = a.byID(stats.Stream); about == nil || about.host == nil || about.host.name != stats.Hostname {
+		if about = a.byID(stats.Stream, s.key.Host); about == nil || about.host == nil || about.host.name != stats.Hostname {
 			return true // nothing came of that stream, or it is not theirs to report on
 		}
 	} else if s.host == nil {
@@ -258,27 +318,27 @@ func (a *agents) stats(s *stream, text []byte) (news bool) {
 	return news
 }
 
-// byNumber returns the stream with the id, or nil. It does not make it the one
+// byName returns the stream of that name, or nil. It does not make it the one
 // heard last.
-func (a *agents) byNumber(id uint64) *stream {
+func (a *agents) byName(name datagram.StreamName) *stream {
 	for _, t := range []*table{a.frames, a.probation} {
-		if e, ok := t.byKey[streamKey{id: id}]; ok {
+		if e, ok := t.byKey[streamKey{StreamName: name}]; ok {
 			return e.Value.(*stream)
 		}
 	}
 	return nil
 }
 
-// byID returns the stream of that id, as accounts write it, or nil.
-func (a *agents) byID(id string) *stream {
-	if s := a.ids[id]; s != nil {
+// byID returns the stream of that id, as accounts write it, and host, or nil.
+func (a *agents) byID(id, host string) *stream {
+	if s := a.ids[id]; s != nil && host == "" {
 		return s
 	}
-	key, ok := datagram.ParseStreamID([]byte(id))
+	number, ok := datagram.ParseStreamID([]byte(id))
 	if !ok {
 		return nil
 	}
-	return a.byNumber(key)
+	return a.byName(datagram.StreamName{ID: number, Host: host})
 }
 
 // toldBy returns what the account repeats of an agent_stats.

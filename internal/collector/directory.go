@@ -1,8 +1,12 @@
 package collector
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
 	"time"
 
+	"tetracast/datagram"
 	"tetracast/metadata"
 )
 
@@ -25,6 +29,25 @@ type shared struct {
 	published time.Time // last
 }
 
+// sharedID is the number under which collectors share what they know of a stream: its id,
+// and of one that is sealed with a host's key one that no other host can choose.
+func sharedID(name datagram.StreamName) uint64 {
+	if name.Host == "" {
+		return name.ID
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%016x %s", name.ID, name.Host)
+	return binary.BigEndian.Uint64(h.Sum(nil))
+}
+
+// byShared is the reverse of sharedID.
+func (a *agents) byShared(id uint64) *stream {
+	if s := a.byName(datagram.StreamName{ID: id}); s != nil {
+		return s
+	}
+	return a.shared[id]
+}
+
 // ask looks for the agent of a stream whose agent_init did not come here, as the
 // digest in its frames tells, and keeps the entry of one that is known from
 // expiring. Called with the lock, as are those below.
@@ -40,10 +63,10 @@ func (c *Collector) ask(s *stream, record uint64) {
 	switch {
 	case !known && s.heard.Sub(s.shared.asked) >= askInterval:
 		s.shared.wanted, s.shared.open, s.shared.asked = record, true, s.heard
-		d.Ask(s.key.id, record)
+		d.Ask(sharedID(s.key.StreamName), record)
 	case known && d.Refreshes() > 0 && s.heard.Sub(s.shared.published) >= d.Refreshes():
 		s.shared.published = s.heard
-		d.Refresh(s.key.id, s.shared.record)
+		d.Refresh(sharedID(s.key.StreamName), s.shared.record)
 	}
 }
 
@@ -70,7 +93,7 @@ func (c *Collector) publish(s *stream, record []byte, digest uint64) {
 	s.shared.record, s.shared.open = digest, false
 	if !c.agents.repeated(s, record) || s.heard.Sub(s.shared.published) >= publishInterval {
 		s.shared.published = s.heard
-		c.config.Directory.Publish(s.key.id, record)
+		c.config.Directory.Publish(sharedID(s.key.StreamName), record)
 	}
 }
 
@@ -78,7 +101,7 @@ func (c *Collector) publish(s *stream, record []byte, digest uint64) {
 func (c *Collector) found(f metadata.Found) {
 	c.mu.Lock()
 	wasEmpty := c.queue.empty()
-	if s := c.agents.byNumber(f.Stream); s != nil && !c.closed {
+	if s := c.agents.byShared(f.Stream); s != nil && !c.closed {
 		c.answer(s, f)
 	}
 	due := wasEmpty && !c.queue.empty()
@@ -94,6 +117,9 @@ func (c *Collector) answer(s *stream, f metadata.Found) {
 	asked := f.Digest == s.shared.wanted
 	if !s.shared.open || !asked && s.host != nil {
 		return
+	}
+	if !c.agents.mayClaim(s, readFacts(f.Record).Hostname) {
+		return // whoever put it there
 	}
 	s.shared.record, s.shared.published = f.Digest, s.heard
 	if f.Exact {

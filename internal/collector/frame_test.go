@@ -190,7 +190,7 @@ func TestForeignersPushNobodyOut(t *testing.T) {
 		if n := len(c.agents.probation.byKey); n != maxProbation {
 			t.Errorf("%d streams on probation", n)
 		}
-		if s := c.agents.frames.byKey[streamKey{id: 1 << 60}]; s == nil || len(c.agents.frames.byKey) != 1 {
+		if s := c.agents.frames.byKey[streamKey{StreamName: datagram.StreamName{ID: 1 << 60}}]; s == nil || len(c.agents.frames.byKey) != 1 {
 			t.Error("the established stream was pushed out, or another one established")
 		}
 	})

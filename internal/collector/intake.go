@@ -62,13 +62,18 @@ type arrival struct {
 }
 
 // incomplete is an event whose fragments were given up.
-type incomplete struct{ stream, number uint64 }
+type incomplete struct {
+	stream datagram.StreamName
+	number uint64
+}
 
 func newIntake(c *Collector) *intake {
 	in := &intake{c: c, keys: c.keys.Load(), gelf: datagram.NewGELFReader(datagram.GELFLimits{})}
 	in.frames = datagram.NewFrameReader(datagram.FrameReaderConfig{
 		Keys: *c.keys.Load(), Dictionaries: c.config.Dictionaries,
-		GaveUp: func(stream, number uint64) { in.gaveUp = append(in.gaveUp, incomplete{stream, number}) },
+		GaveUp: func(stream datagram.StreamName, number uint64) {
+			in.gaveUp = append(in.gaveUp, incomplete{stream, number})
+		},
 	})
 	in.addEvent = in.event // bound once: a method value allocates
 	return in
@@ -114,7 +119,7 @@ func (in *intake) datagram(p *packet, now time.Time) (ledger.Fault, bool) {
 		return in.frame(p.Payload, now)
 	case !c.takes.text():
 		return ledger.FaultVersion, false
-	case len(c.config.Keys) > 0 && c.config.AllowSources == nil:
+	case len(c.config.Keys) > 0:
 		return ledger.FaultUnsealed, false
 	}
 	return in.message(p.Payload, p.Source, now)
@@ -130,7 +135,7 @@ func (in *intake) frame(d []byte, now time.Time) (ledger.Fault, bool) {
 	if err != nil {
 		return faultOf(err), false
 	}
-	s, verdict, held := in.c.admit(h.Stream, h.Datagram, h.Sealed, d, now)
+	s, verdict, held := in.c.admit(h.Name(), h.Datagram, h.Sealed, d, now)
 	events := uint64(h.Count)
 	if h.Fragment.Index > 0 {
 		events = 0 // its first fragment stands for the event
@@ -257,7 +262,7 @@ func (in *intake) hand(now time.Time) {
 		}
 	}
 	for _, g := range in.gaveUp {
-		if s := c.agents.byNumber(g.stream); s != nil {
+		if s := c.agents.byName(g.stream); s != nil {
 			s.audit.Incomplete++
 		}
 	}
@@ -402,8 +407,21 @@ func (c *Collector) about(in *intake, a *arrival, now time.Time) {
 
 // agentInit takes a record that came in the stream; digest is as the frame has it.
 func (c *Collector) agentInit(s *stream, record []byte, digest uint64) {
+	if !c.agents.repeated(s, record) && !c.mayClaim(s, record) {
+		return
+	}
 	c.publish(s, record, digest)
 	c.learn(s, record)
+}
+
+// mayClaim says whether the stream is of the host that a record or account names. One
+// that is not is counted, and nothing is learnt from it.
+func (c *Collector) mayClaim(s *stream, record []byte) bool {
+	if c.agents.mayClaim(s, readFacts(record).Hostname) {
+		return true
+	}
+	c.undecoded(formatOf(frameMagic), ledger.FaultHost, 1)
+	return false
 }
 
 // learn writes a record once.
@@ -419,6 +437,9 @@ func (c *Collector) learn(s *stream, record []byte) {
 
 // agentStats writes an account that says something new.
 func (c *Collector) agentStats(s *stream, text []byte) {
+	if (s.key.Host != "" || s.host == nil) && !c.mayClaim(s, text) {
+		return
+	}
 	if c.agents.stats(s, text) {
 		c.queue.put(text, false)
 	}

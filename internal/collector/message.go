@@ -163,7 +163,7 @@ func (in *intake) marked(p datagram.Payload, again []byte, now time.Time) (ledge
 	if p.Mark.Number == 0 {
 		return ledger.FaultHeader, false
 	}
-	s, verdict, held := in.c.admit(p.Mark.Stream, p.Mark.Number, false, again, now)
+	s, verdict, held := in.c.admit(datagram.StreamName{ID: p.Mark.Stream}, p.Mark.Number, false, again, now)
 	switch verdict {
 	case ledger.Fresh:
 	case ledger.Jump:
@@ -185,7 +185,7 @@ func (in *intake) marked(p datagram.Payload, again []byte, now time.Time) (ledge
 func (c *Collector) speaker(id uint64, now time.Time) *stream {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.agents.numberedStream(id, false, now)
+	return c.agents.numberedStream(datagram.StreamName{ID: id}, false, now)
 }
 
 // passOn takes a message that is no event: JSON as it is, anything else as the

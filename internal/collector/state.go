@@ -43,6 +43,7 @@ type savedHost struct {
 	Name     string `json:"name"`
 	Process  uint64 `json:"process"`
 	Restarts uint64 `json:"restarts"`
+	Keyed    bool   `json:"keyed,omitempty"`
 	// Heard is when something new came of it last; zero: nothing did.
 	Heard time.Time `json:"heard,omitzero"`
 }
@@ -51,6 +52,7 @@ type savedHost struct {
 // datagram.
 type savedStream struct {
 	ID         string        `json:"stream"`
+	KeyHost    string        `json:"key_host,omitempty"` // whose key it is sealed with
 	Hostname   string        `json:"hostname"`
 	Record     uint64        `json:"record,omitempty"` // digest of its agent_init
 	Trusted    bool          `json:"trusted"`          // not on probation
@@ -85,7 +87,7 @@ func (c *Collector) snapshot() *state {
 		s.Totals.Observed.SocketDropped += c.in.dropped()
 	}
 	for _, h := range c.agents.hosts {
-		s.Hosts = append(s.Hosts, savedHost{Name: h.name, Process: h.process, Restarts: h.restarts, Heard: h.heard.UTC()})
+		s.Hosts = append(s.Hosts, savedHost{Name: h.name, Process: h.process, Restarts: h.restarts, Keyed: h.keyed, Heard: h.heard.UTC()})
 	}
 	name := func(x *stream) string {
 		if x.host == nil {
@@ -103,7 +105,7 @@ func (c *Collector) snapshot() *state {
 			}
 			newest, _ := x.audit.Window.Newest()
 			s.Streams = append(s.Streams, savedStream{
-				ID: streamID(x.key.id), Hostname: name(x), Record: x.shared.record, Trusted: t == c.agents.frames, Newest: newest,
+				ID: streamID(x.key.ID), KeyHost: x.key.Host, Hostname: name(x), Record: x.shared.record, Trusted: t == c.agents.frames, Newest: newest,
 				Numbers: x.audit.Received.Clone(), Unknown: x.audit.Unknown.Clone(), Sums: x.audit.Sums, Announced: x.audit.Announced,
 				Duplicate: x.audit.Duplicates, Late: x.audit.LateEvents, Incomplete: x.audit.Incomplete, Goodbye: x.audit.Goodbye, Told: x.told,
 			})
@@ -281,7 +283,7 @@ func (c *Collector) restore(s *state, now time.Time) {
 		t.evicted = s.Evicted[i]
 	}
 	for _, h := range s.Hosts {
-		a.hosts[h.Name] = &host{name: h.Name, process: h.Process, restarts: h.Restarts, heard: h.Heard}
+		a.hosts[h.Name] = &host{name: h.Name, process: h.Process, restarts: h.Restarts, keyed: h.Keyed, heard: h.Heard}
 	}
 	join := func(x *stream, hostname string) {
 		if hostname != "" {
@@ -293,7 +295,7 @@ func (c *Collector) restore(s *state, now time.Time) {
 		if !ok {
 			continue
 		}
-		x := &stream{key: streamKey{id: id}, heard: now, told: saved.Told, shared: shared{record: saved.Record}, audit: &ledger.Audit{
+		x := &stream{key: streamKey{StreamName: datagram.StreamName{ID: id, Host: saved.KeyHost}}, heard: now, told: saved.Told, shared: shared{record: saved.Record}, audit: &ledger.Audit{
 			Received: saved.Numbers, Unknown: saved.Unknown, Sums: saved.Sums, Announced: saved.Announced,
 			Duplicates: saved.Duplicate, LateEvents: saved.Late, Incomplete: saved.Incomplete,
 			Goodbye: saved.Goodbye, Blind: !s.Clean && !saved.Goodbye,
@@ -304,7 +306,10 @@ func (c *Collector) restore(s *state, now time.Time) {
 			t, x.frames = a.frames, probationFrames
 		}
 		t.put(x)
-		join(x, saved.Hostname)
+		a.authenticate(x)
+		if a.mayClaim(x, saved.Hostname) {
+			join(x, saved.Hostname)
+		}
 	}
 	for _, saved := range s.Sources {
 		x := &stream{key: streamKey{source: saved.Source}, heard: now, id: saved.ID, net: saved.Net, told: saved.Told}

@@ -16,6 +16,9 @@ const (
 	maxProbation = 1024 // whose frames are not sealed and too few to trust
 	maxSources   = 4096 // addresses that send formats without numbers
 
+	// maxHostStreams is how many streams the holder of a host's key can have: each new one
+	// above them takes the place of one of its own, not of another host's.
+	maxHostStreams = 64
 	// probationFrames is how many consistent frames it takes.
 	probationFrames = 8
 	// quietTime is how long an established stream must be silent until another one
@@ -23,10 +26,10 @@ const (
 	quietTime = 10 * time.Minute
 )
 
-// streamKey names a stream: by its id, or by the address it comes from where the
-// format carries none.
+// streamKey names a stream: by its id and the host whose key seals it, or by the address
+// it comes from where the format carries no id.
 type streamKey struct {
-	id     uint64
+	datagram.StreamName
 	source netip.AddrPort
 }
 
@@ -77,7 +80,7 @@ func (s *stream) ended() bool { return s.net.Goodbye || s.audit != nil && s.audi
 func (s *stream) idText() string {
 	switch {
 	case s.audit != nil:
-		return streamID(s.key.id)
+		return streamID(s.key.ID)
 	case s.id != "":
 		return s.id
 	}
@@ -88,6 +91,7 @@ func (s *stream) idText() string {
 func (s *stream) account() ledger.AgentStream {
 	if s.audit != nil {
 		a := s.audit.Stream(s.idText())
+		a.KeyHost = s.key.Host
 		if s.told.Sender != nil {
 			a.Sender = s.told.Sender
 		}

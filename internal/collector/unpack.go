@@ -45,10 +45,10 @@ func (c *Collector) mayspeak(source netip.Addr) bool {
 
 // admit says whose datagram this is, and what its number tells. One too far ahead
 // is kept aside; held says that there is one to look at again.
-func (c *Collector) admit(id, number uint64, sealed bool, d []byte, now time.Time) (s *stream, verdict ledger.Verdict, held bool) {
+func (c *Collector) admit(name datagram.StreamName, number uint64, sealed bool, d []byte, now time.Time) (s *stream, verdict ledger.Verdict, held bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s = c.agents.numberedStream(id, sealed, now)
+	s = c.agents.numberedStream(name, sealed, now)
 	verdict = s.audit.Window.Admit(number, sealed)
 	switch verdict {
 	case ledger.Fresh:

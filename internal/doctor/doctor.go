@@ -11,6 +11,7 @@ import (
 
 	"tetracast/exporter"
 	"tetracast/internal/collector"
+	"tetracast/internal/printable"
 	"tetracast/internal/source"
 	"tetracast/internal/upstream"
 )
@@ -69,9 +70,9 @@ func Healthy(all []Finding) bool {
 func Write(w io.Writer, all []Finding) error {
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, f := range all {
-		fmt.Fprintf(out, "%s\t%s\t%s\n", f.Verdict, f.Subject, f.Found)
+		fmt.Fprintf(out, "%s\t%s\t%s\n", f.Verdict, f.Subject, printable.Line(f.Found))
 		if f.Advice != "" {
-			fmt.Fprintf(out, "\t\t-> %s\n", f.Advice)
+			fmt.Fprintf(out, "\t\t-> %s\n", printable.Line(f.Advice))
 		}
 	}
 	return out.Flush()

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"tetracast/internal/readfile"
 )
 
 // Places is where Tetragon is looked for when no address is given. The zero
@@ -81,7 +83,7 @@ func (c *Config) candidates() []candidate {
 // readInfoFile returns the server_address of tetragon-info.json, or nothing if
 // there is no such file.
 func readInfoFile(path string) (address string, err error) {
-	text, err := os.ReadFile(path)
+	text, err := readfile.Max(path, maxInfoFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -104,7 +106,7 @@ func readInfoFile(path string) (address string, err error) {
 // was told it; empty: it serves none, or there is no such file. An empty path is
 // where Tetragon writes it.
 func MetricsAddress(path string) string {
-	text, err := os.ReadFile(cmp.Or(path, defaultInfoFile))
+	text, err := readfile.Max(cmp.Or(path, defaultInfoFile), maxInfoFile)
 	if err != nil {
 		return ""
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/cilium/tetragon/api/v1/tetragon"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"tetracast/internal/readfile"
 )
 
 // Filters is what a subscription asks Tetragon to leave out or to put in, in
@@ -51,10 +53,13 @@ func ParseFilters(allow, deny, fields string) (Filters, error) {
 		}))
 }
 
+// maxFilterFile is the longest a file with filters may be, in bytes.
+const maxFilterFile = 1 << 20
+
 // parseList reads each object of a list into the message that next returns.
 func parseList(list, text string, next func() proto.Message) error {
 	if path, ok := strings.CutPrefix(text, "@"); ok {
-		content, err := os.ReadFile(path)
+		content, err := readfile.Max(path, maxFilterFile)
 		if err != nil {
 			return fmt.Errorf("source: %s: %w", list, err)
 		}
@@ -127,7 +132,7 @@ func filtersFromConfig(conf map[string]string) (Filters, error) {
 func filtersFromDir(folder string) (Filters, error) {
 	conf := map[string]string{}
 	for _, key := range []string{allowKey, denyKey, fieldsKey} {
-		text, err := os.ReadFile(filepath.Join(folder, key))
+		text, err := readfile.Max(filepath.Join(folder, key), maxFilterFile)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return Filters{}, fmt.Errorf("source: reading Tetragon's configuration: %w", err)
 		}

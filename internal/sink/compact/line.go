@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"tetracast/internal/printable"
 )
 
 // maxText is where a text from an event is cut, in bytes. Arguments alone can
@@ -44,9 +46,7 @@ func (l *line) put(c colour, text string) {
 		rest = len(text) - cut
 		text = text[:cut]
 	}
-	if strings.ContainsFunc(text, func(r rune) bool { return !strconv.IsPrint(r) }) || !utf8.ValidString(text) {
-		text = strconv.Quote(text)
-	}
+	text = printable.Quoted(text)
 	if rest > 0 {
 		text += "...(" + strconv.Itoa(rest) + " bytes more)"
 	}
