@@ -11,7 +11,7 @@ import (
 	"tetracast/internal/command"
 )
 
-func main() { os.Exit(command.Main(newRoot())) }
+func main() { os.Exit(command.Main(newRoot)) }
 
 // newRoot returns the command tree.
 func newRoot() *cobra.Command {

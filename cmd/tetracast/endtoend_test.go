@@ -222,10 +222,14 @@ func TestSecondSignal(t *testing.T) {
 	export := run(t, "export", "--server-address", address, "--udp-destination", "collector.invalid:7514")
 	export.waitLog("Subscribed")
 	time.Sleep(100 * time.Millisecond)
-	_ = export.cmd.Process.Signal(syscall.SIGTERM)
-	time.Sleep(100 * time.Millisecond)
-	_ = export.cmd.Process.Signal(syscall.SIGTERM)
-	export.wait(5 * time.Second)
+	for ended := false; !ended; { // those that come within 100 ms are the first one again
+		_ = export.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-export.exited:
+			ended = true
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 	// Had it waited for the drain, it would have exited by itself.
 	if ws := export.cmd.ProcessState.Sys().(syscall.WaitStatus); !ws.Signaled() {
 		t.Errorf("the process exited with %d instead of by the signal", ws.ExitStatus())

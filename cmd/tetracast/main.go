@@ -15,7 +15,7 @@ import (
 	"tetracast/internal/command"
 )
 
-func main() { os.Exit(command.Main(newRoot())) }
+func main() { os.Exit(command.Main(newRoot)) }
 
 // What the commands here use of their common ground.
 var (

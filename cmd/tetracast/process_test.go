@@ -56,11 +56,18 @@ func run(t testing.TB, args ...string) *process {
 // runWith gives it a standard input.
 func runWith(t testing.TB, input io.Reader, args ...string) *process {
 	t.Helper()
+	return runTo(t, func(p *process) { p.cmd.Stdin = input }, args...)
+}
+
+// runTo lets the caller change the standard streams.
+func runTo(t testing.TB, streams func(*process), args ...string) *process {
+	t.Helper()
 	p := &process{t: t, name: args[0], exited: make(chan struct{})}
 	p.cmd = exec.Command(os.Args[0], args...)
 	// The race detector would keep every process for a second at its end.
 	p.cmd.Env = append(os.Environ(), asMain+"=1", "NODE_NAME=test-node", "GORACE=atexit_sleep_ms=0", "TETRACAST_METRICS_ADDRESS=") // tests run side by side
-	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = input, &p.out, &p.log
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.log
+	streams(p)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

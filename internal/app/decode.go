@@ -45,8 +45,13 @@ func Decode(ctx context.Context, c DecodeConfig, streams Streams) error {
 	var line []byte
 	var outErr error
 	number := 0
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	err = recording.Run(ctx, func(batch [][]byte) {
 		for _, message := range batch {
+			if ctx.Err() != nil {
+				return
+			}
 			number++
 			var transcodeErr error
 			if line, _, transcodeErr = transcoder.Append(line[:0], message); transcodeErr != nil {
@@ -54,7 +59,7 @@ func Decode(ctx context.Context, c DecodeConfig, streams Streams) error {
 				continue
 			}
 			if _, err := out.Write(append(line, '\n')); err != nil {
-				outErr = err
+				stop() // nobody reads the rest
 			}
 		}
 	})

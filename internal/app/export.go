@@ -135,7 +135,7 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 	}
 	defer func() { _ = out.Close() }()
 	if c.FailFast || !c.Reconnect {
-		if err := out.Resolve(ctx); err != nil {
+		if err := out.Resolve(ctx); err != nil && ctx.Err() == nil {
 			return Failed(err, "without --fail-fast and --reconnect=false the name is tried until it resolves")
 		}
 	}

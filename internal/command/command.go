@@ -10,9 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -20,12 +18,16 @@ import (
 	"tetracast/internal/app"
 )
 
-// Main runs the program and returns its exit code. The first signal ends the command
-// in good order. After it the default action is back, so a second one ends the
-// process at once.
-func Main(root *cobra.Command) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+// Main runs the program that newRoot makes and returns its exit code. The first signal
+// ends the command in good order; another one, later, ends the process at once.
+func Main(newRoot func() *cobra.Command) int {
+	ctx, hangUp := catchSignals()
+	root := newRoot()
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		if cmd.Annotations[reloadsKey] == "" {
+			hangUp()
+		}
+	}
 	return app.Report(os.Stderr, root.ExecuteContext(ctx))
 }
 
