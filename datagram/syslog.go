@@ -48,8 +48,14 @@ type SyslogConfig struct {
 	BOM bool
 	// RFC3164 writes the older form, which has no structured data: such a stream
 	// cannot be audited event by event. MsgID, EnterpriseID and BOM then mean
-	// nothing, and the time is UTC without saying so.
+	// nothing, and the time does not say of which zone it is.
 	RFC3164 bool
+	// Zone is the zone of the time that RFC 3164 writes; nil: UTC. RFC 5424 writes UTC.
+	Zone *time.Location
+	// Now dates events that have no time: an originator that can tell the time must do
+	// so (RFC 5424, section 6.2.3). Nil: such events have none, or, in RFC 3164, which
+	// has no word for that, the first of January.
+	Now func() time.Time
 }
 
 // Syslog is the format syslog: RFC 5424 over UDP as RFC 5426 has it, one event
@@ -69,6 +75,8 @@ type Syslog struct {
 	element    []byte // from there up to the seq's value
 	mark       string // the byte order mark, if any
 
+	zone    *time.Location
+	now     func() time.Time
 	second  int64 // whose text is in clock
 	clock   []byte
 	record  recordForm
@@ -88,7 +96,7 @@ func NewSyslog(c SyslogConfig) *Syslog {
 	if c.EnterpriseID == 0 {
 		c.EnterpriseID = DefaultEnterpriseID
 	}
-	p := &Syslog{maxDatagram: orMaxPayload(c.MaxDatagram), rfc3164: c.RFC3164, second: -1, stamp: stamp{stream: c.Stream}}
+	p := &Syslog{maxDatagram: orMaxPayload(c.MaxDatagram), rfc3164: c.RFC3164, zone: time.UTC, now: c.Now, second: -1, stamp: stamp{stream: c.Stream}}
 	for i := range p.priorities {
 		kind := kindAt(i)
 		facility, ok := c.Facility[kind]
@@ -98,6 +106,9 @@ func NewSyslog(c SyslogConfig) *Syslog {
 		p.priorities[i] = min(facility, maxFacility)
 	}
 	if c.RFC3164 {
+		if c.Zone != nil {
+			p.zone = c.Zone
+		}
 		p.name = append(p.name, ' ')
 		p.name = appendName(p.name, c.Hostname, 255)
 		p.name = append(p.name, ' ')
@@ -150,7 +161,7 @@ func appendName(dst []byte, name string, most int) []byte {
 // Pack adds the event as a datagram.
 func (p *Syslog) Pack(b *Batch, event *Event) error {
 	s, line := p.summaryOf(event), trimLine(event.Line)
-	dst := p.appendHeader(b.room(maxHeader+len(line)), s, s.Kind.String(), event.Number)
+	dst := p.appendHeader(b.room(maxHeader+len(line)), s, nameOf(s, line), event.Number)
 	if dst = appendWithoutDEL(dst, line); len(dst) > p.maxDatagram {
 		return ErrOversize
 	}
@@ -176,6 +187,17 @@ func appendWithoutDEL(dst, line []byte) []byte {
 	}
 }
 
+// nameOf returns the name of the event's kind. One that this release does not know may
+// have a name in the line.
+func nameOf(s *transcode.Summary, line []byte) string {
+	if s.Kind == 0 {
+		if h, _ := readHeadline(line); h.kind != nil {
+			return string(appendName(nil, string(h.kind), 32))
+		}
+	}
+	return s.Kind.String()
+}
+
 // nextSequence returns the sequenceId after n.
 func nextSequence(n uint32) uint32 { return n%maxSequence + 1 }
 
@@ -184,7 +206,7 @@ func (p *Syslog) MaxLine(event *Event) int {
 	s := p.summaryOf(event)
 	var header [maxHeader]byte
 	escapes := len(`\u007f`) - 1
-	return max(0, p.maxDatagram-len(p.appendHeader(header[:0], s, s.Kind.String(), event.Number))-
+	return max(0, p.maxDatagram-len(p.appendHeader(header[:0], s, nameOf(s, event.Line), event.Number))-
 		escapes*bytes.Count(event.Line, []byte{del})+1) // the newline is not sent
 }
 
@@ -290,11 +312,12 @@ const (
 // appendTime appends TIMESTAMP, RFC 5424, section 6.2.3: RFC 3339 with at most
 // six digits behind the point, in UTC.
 func (p *Syslog) appendTime(dst []byte, s *transcode.Summary) []byte {
-	if !p.setClock(s, "2006-01-02T15:04:05.000000Z") {
+	nanos, ok := p.setClock(s, "2006-01-02T15:04:05.000000Z")
+	if !ok {
 		return append(dst, '-')
 	}
 	dst = append(dst, p.clock...)
-	micros, end := s.Nanos/1000, len(dst)-2 // before the Z
+	micros, end := nanos/1000, len(dst)-2 // before the Z
 	for i := range 6 {
 		dst[end-i] = byte('0' + micros%10)
 		micros /= 10
@@ -302,25 +325,30 @@ func (p *Syslog) appendTime(dst []byte, s *transcode.Summary) []byte {
 	return dst
 }
 
-// appendOldTime appends TIMESTAMP, RFC 3164, section 4.1.2, without an event's
-// time the first of January, since that form has no word for none.
+// appendOldTime appends TIMESTAMP, RFC 3164, section 4.1.2.
 func (p *Syslog) appendOldTime(dst []byte, s *transcode.Summary) []byte {
-	if !p.setClock(s, time.Stamp) {
+	if _, ok := p.setClock(s, time.Stamp); !ok {
 		return append(dst, "Jan  1 00:00:00"...)
 	}
 	return append(dst, p.clock...)
 }
 
-// setClock makes clock the text of the summary's second. Events come in the
+// setClock makes clock the text of the event's second, or of now where the event has
+// none that can be written, and returns the nanoseconds behind it. Events come in the
 // order of time, so most find it there.
-func (p *Syslog) setClock(s *transcode.Summary, layout string) bool {
-	if !s.HasTime || s.Seconds < minSecond || s.Seconds > maxSecond || s.Nanos < 0 || s.Nanos > 999_999_999 {
-		return false
+func (p *Syslog) setClock(s *transcode.Summary, layout string) (nanos int32, ok bool) {
+	seconds, nanos := s.Seconds, s.Nanos
+	if !s.HasTime || seconds < minSecond || seconds > maxSecond || nanos < 0 || nanos > 999_999_999 {
+		if p.now == nil {
+			return 0, false
+		}
+		now := p.now()
+		seconds, nanos = now.Unix(), int32(now.Nanosecond())
 	}
-	if s.Seconds != p.second || p.clock == nil {
-		p.second, p.clock = s.Seconds, time.Unix(s.Seconds, 0).UTC().AppendFormat(p.clock[:0], layout)
+	if seconds != p.second || p.clock == nil {
+		p.second, p.clock = seconds, time.Unix(seconds, 0).In(p.zone).AppendFormat(p.clock[:0], layout)
 	}
-	return true
+	return nanos, true
 }
 
 // trimLine returns the line without its newline.

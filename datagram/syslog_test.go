@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"tetracast/datagram"
 	"tetracast/transcode"
@@ -99,6 +101,57 @@ func TestSyslogTime(t *testing.T) {
 	f(0, -1, "-")
 	if got := one(t, p, transcode.Summary{})[1]; got != "-" {
 		t.Errorf("without a time: got %s, want -", got)
+	}
+}
+
+// TestSyslogWithoutTime: what has no time that can be written is dated with the time of
+// sending, in both forms, and that does not change the summary.
+func TestSyslogWithoutTime(t *testing.T) {
+	now := time.Date(2026, 7, 1, 23, 30, 5, 123456789, time.UTC)
+	clock := func() time.Time { return now }
+	zone := time.FixedZone("east", 2*60*60)
+	for _, s := range []transcode.Summary{{}, {HasTime: true, Seconds: 1 << 60}, {HasTime: true, Nanos: -1}} {
+		before := s
+		if got := one(t, datagram.NewSyslog(datagram.SyslogConfig{Now: clock, Zone: zone}), s)[1]; got != "2026-07-01T23:30:05.123456Z" {
+			t.Errorf("RFC 5424: %s", got)
+		}
+		for _, test := range []struct {
+			zone *time.Location
+			want string
+		}{{nil, "<30>Jul  1 23:30:05 "}, {zone, "<30>Jul  2 01:30:05 "}} {
+			var b datagram.Batch
+			p := datagram.NewSyslog(datagram.SyslogConfig{RFC3164: true, Now: clock, Zone: test.zone})
+			if err := p.Pack(&b, &datagram.Event{Number: 1, Line: []byte("{}\n"), Summary: &s}); err != nil || !bytes.HasPrefix(b.Datagrams[0], []byte(test.want)) {
+				t.Errorf("RFC 3164: %v, %s, want %s", err, b.Datagrams, test.want)
+			}
+		}
+		if !reflect.DeepEqual(s, before) {
+			t.Error("the summary was changed")
+		}
+	}
+}
+
+// TestSyslogZone: the zone's own rules hold for each event, over the end of summer time
+// too; RFC 5424 stays in UTC.
+func TestSyslogZone(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Skip("SKIPPED, NOT TESTED:", err)
+	}
+	end := time.Date(2026, 10, 25, 1, 0, 0, 0, time.UTC) // 03:00 becomes 02:00
+	p := datagram.NewSyslog(datagram.SyslogConfig{RFC3164: true, Zone: berlin})
+	for _, test := range []struct {
+		at   time.Duration
+		want string
+	}{{-time.Second, ">Oct 25 02:59:59 "}, {0, ">Oct 25 02:00:00 "}, {time.Hour, ">Oct 25 03:00:00 "}, {-time.Hour, ">Oct 25 02:00:00 "}} {
+		var b datagram.Batch
+		s := transcode.Summary{HasTime: true, Seconds: end.Add(test.at).Unix()}
+		if err := p.Pack(&b, &datagram.Event{Number: 1, Line: []byte("{}\n"), Summary: &s}); err != nil || !bytes.Contains(b.Datagrams[0], []byte(test.want)) {
+			t.Errorf("%v: %v, %s, want %s", test.at, err, b.Datagrams, test.want)
+		}
+	}
+	if got := one(t, datagram.NewSyslog(datagram.SyslogConfig{Zone: berlin}), transcode.Summary{HasTime: true, Seconds: end.Unix()})[1]; got != "2026-10-25T01:00:00.000000Z" {
+		t.Errorf("RFC 5424: %s", got)
 	}
 }
 

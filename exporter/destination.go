@@ -44,6 +44,9 @@ type Destination struct {
 	// filled in; so are the host's name and the process id, where empty.
 	GELF   datagram.GELFConfig
 	Syslog datagram.SyslogConfig
+	// LocalTime writes the time of RFC 3164 in the zone of this host, where Syslog.Zone
+	// names none.
+	LocalTime bool
 	// QueueBytes bounds the datagrams that wait for this destination alone, while
 	// it does not take them and others do. Zero: DefaultDestinationQueueBytes.
 	QueueBytes int
@@ -219,6 +222,7 @@ var options = map[string]func(d *Destination, value string) error{
 	"metadata-compression":     func(d *Destination, v string) error { d.MetadataCompression = v; return nil },
 	"compression":              parsed(func(d *Destination) *datagram.Compression { return &d.Compression }, datagram.ParseCompression),
 	"syslog-rfc3164":           truth(func(d *Destination) *bool { return &d.Syslog.RFC3164 }),
+	"syslog-local-time":        truth(func(d *Destination) *bool { return &d.LocalTime }),
 	"syslog-bom":               truth(func(d *Destination) *bool { return &d.Syslog.BOM }),
 	"syslog-app-name":          func(d *Destination, v string) error { d.Syslog.AppName = v; return nil },
 }

@@ -43,6 +43,7 @@ type UDPExporter struct {
 	dial   func(*stream, netip.AddrPort) (sender, error) // (*stream).dial, but in tests
 
 	sndbufErrors *uint64 // of the network namespace at the start; nil: unknown
+	unknown      unknownKinds
 
 	unresolved []*stream // without a socket when Run begins
 
@@ -336,8 +337,9 @@ func (e *UDPExporter) Account() ledger.Exporter {
 	defer e.mu.Unlock()
 	account := ledger.Exporter{
 		Side: "exporter", Seen: e.seen, Excluded: e.excluded, Dropped: e.dropped,
-		Upstream: map[string]*uint64{},
-		Observed: ledger.ExporterObserved{ICMPAnswers: map[string]uint64{}},
+		UnknownKinds: e.unknown.events.Load(),
+		Upstream:     map[string]*uint64{},
+		Observed:     ledger.ExporterObserved{ICMPAnswers: map[string]uint64{}},
 	}
 	for _, stage := range ledger.UpstreamStages() {
 		account.Upstream[stage] = nil

@@ -38,6 +38,10 @@ func newPacker(s *stream, d Destination, host metadata.Facts) (datagram.Packer, 
 		c.Stream, c.MaxDatagram = s.id, d.MaxDatagram
 		setDefault(&c.Hostname, host.Hostname)
 		setDefault(&c.ProcID, strconv.Itoa(host.PID))
+		c.Now = time.Now
+		if d.LocalTime && c.Zone == nil {
+			c.Zone = time.Local
+		}
 		return datagram.NewSyslog(c), nil
 	}
 	c := datagram.FrameConfig{

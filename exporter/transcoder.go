@@ -13,14 +13,15 @@ import (
 )
 
 // NewTranscoder returns a transcoder for GetEventsResponse, the one that an
-// exporter uses: what it cannot transcode goes to protojson. cacheBytes bounds
+// exporter uses: what it cannot transcode goes to protojson, and an event of an unknown
+// kind keeps its bytes. cacheBytes bounds
 // its memory of parts it has seen; 0 and less is none.
 func NewTranscoder(cacheBytes int) (*transcode.Transcoder, error) {
 	program, err := transcode.Compile((*tetragon.GetEventsResponse)(nil).ProtoReflect().Descriptor())
 	if err != nil {
 		return nil, fmt.Errorf("exporter: compiling the transcoder: %w", err)
 	}
-	return program.NewTranscoder(transcode.Options{CacheBytes: cacheBytes, Fallback: appendProtoJSON}), nil
+	return program.NewTranscoder(transcode.Options{CacheBytes: cacheBytes, Fallback: appendProtoJSON, Undecoded: true}), nil
 }
 
 // appendProtoJSON is the slow twin of the transcoder.

@@ -238,10 +238,16 @@ func (m mask) count() uint64   { return uint64(bits.OnesCount64(uint64(m))) }
 func (e *UDPExporter) look(events [][]byte, f form) (own, void, policy mask) {
 	for i, event := range events {
 		if f == formLine {
-			policy |= mask(laneOfLine(event)) << i
+			l := laneOfLine(event)
+			if policy |= mask(l) << i; l == policyLane {
+				e.countUnknownName(unknownKindOfLine(event))
+			}
 			continue
 		}
 		kind, member := transcode.KindOf(event)
+		if kind == 0 {
+			e.countUnknown(transcode.UnknownKind(event))
+		}
 		policy |= mask(laneOf(kind)) << i
 		if kind == 0 && isVoid(event) {
 			void |= 1 << i

@@ -12,6 +12,9 @@ type Exporter struct {
 	Seen     uint64 `json:"seen"`     // every event the source handed over
 	Excluded uint64 `json:"excluded"` // the exporter's own network calls, left out on purpose
 	Dropped  Drops  `json:"dropped"`  // lost before any stream took them
+	// UnknownKinds is how many of the seen events were of a kind that the exporter does
+	// not know. They are sent like all others.
+	UnknownKinds uint64 `json:"unknown_kinds"`
 
 	// The subscription to Tetragon. What happened while it was broken nobody
 	// can count, so its breaks and their length are stated.

@@ -15,6 +15,9 @@ func (e *Exporter) AppendText(dst []byte) []byte {
 	dst = fmt.Appendf(dst, "exporter account (events): %s\n", verdict(e.Closes))
 	dst = fmt.Appendf(dst, "  seen %d = excluded %d + dropped + sent + queued; dropped at intake: %s\n",
 		e.Seen, e.Excluded, e.Dropped.String())
+	if e.UnknownKinds > 0 {
+		dst = fmt.Appendf(dst, "  of kinds unknown to this release, and sent as they came: %d\n", e.UnknownKinds)
+	}
 	for _, s := range e.Streams {
 		dst = fmt.Appendf(dst, "  stream %s to %s: sent %d, queued %d, dropped: %s; %d datagrams, %d bytes",
 			printable.Name(s.Stream), printable.Name(s.Destination), s.Sent, s.Queued, s.Dropped.String(), s.Datagrams, s.Bytes)

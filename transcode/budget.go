@@ -74,7 +74,7 @@ func (n *node) classify(parent *node, text []byte) {
 
 func (n *node) inRoot(name []byte) {
 	switch string(name) {
-	case "time", "node_name":
+	case "time", "node_name", "tetracast_kind":
 		n.stage = stageKept
 	case "aggregation_info", "cluster_name":
 		n.stage = stageRest

@@ -31,6 +31,11 @@ type Options struct {
 	// way of protojson.MarshalOptions.MarshalAppend; if it fails too, its error is
 	// the one returned. It must not keep dst or wire.
 	Fallback func(dst, wire []byte) ([]byte, error)
+	// Undecoded adds to an event of a kind that the descriptor does not have, of
+	// which else next to nothing is left, the kind's number and the event's bytes in
+	// base64: "tetracast_kind":402,"tetracast_undecoded":"J5ID...". Without it the JSON
+	// is protojson's in this case, too.
+	Undecoded bool
 }
 
 // Info tells what was particular about one message. The zero value says that
@@ -47,15 +52,19 @@ type Info struct {
 	// Truncated is the number of fields that were left out or shortened to keep to
 	// a size, see [Transcoder.AppendMax].
 	Truncated int
+	// UnknownKind is the number of the event's kind where Options.Undecoded added it,
+	// else 0.
+	UnknownKind uint32
 }
 
 // Transcoder turns protobuf messages into JSON. It holds the buffers, and the
 // memo, of its one owner: it is not safe for concurrent use. Make one with
 // [Program.NewTranscoder] for each goroutine.
 type Transcoder struct {
-	program  *Program
-	fallback func(dst, wire []byte) ([]byte, error)
-	memo     *memo // nil: none
+	program   *Program
+	fallback  func(dst, wire []byte) ([]byte, error)
+	undecoded bool
+	memo      *memo // nil: none
 
 	buf   []byte // the output up to its capacity; empty between calls
 	info  Info
@@ -74,7 +83,7 @@ type Transcoder struct {
 // NewTranscoder makes a transcoder for p. It allocates its memory as messages
 // come, and nothing any more once warm.
 func (p *Program) NewTranscoder(o Options) *Transcoder {
-	return &Transcoder{program: p, fallback: o.Fallback, memo: newMemo(o.CacheBytes, p.sites), tree: tree{caps: p.caps}}
+	return &Transcoder{program: p, fallback: o.Fallback, undecoded: o.Undecoded, memo: newMemo(o.CacheBytes, p.sites), tree: tree{caps: p.caps}}
 }
 
 // Append appends the JSON of the message in wire to dst and returns the longer
@@ -94,6 +103,9 @@ func (t *Transcoder) Append(dst, wire []byte) ([]byte, Info, error) {
 	out := t.buf
 	t.buf = nil
 	if n >= 0 {
+		if t.info.Unknown > 0 && t.undecoded {
+			return t.complete(out[:n], wire, t.info)
+		}
 		return out[:n], t.info, nil
 	}
 	if t.fallback != nil {
@@ -101,9 +113,20 @@ func (t *Transcoder) Append(dst, wire []byte) ([]byte, Info, error) {
 		if err != nil {
 			return dst, Info{}, err
 		}
+		if t.undecoded {
+			return t.complete(out, wire, Info{Fallback: true})
+		}
 		return out, Info{Fallback: true}, nil
 	}
 	return dst, Info{}, t.fault.err()
+}
+
+// complete adds to an event of an unknown kind what it is.
+func (t *Transcoder) complete(out, wire []byte, info Info) ([]byte, Info, error) {
+	if info.UnknownKind = UnknownKind(wire); info.UnknownKind != 0 {
+		out = appendUndecoded(out, info.UnknownKind, wire)
+	}
+	return out, info, nil
 }
 
 // render writes the message at buf[n:]: in the fast form, which relies on the

@@ -27,6 +27,7 @@ type DestinationConfig struct {
 	GELFCompression  string // none, gzip or zlib
 	GELFFullMessage  bool
 	Syslog           datagram.SyslogConfig
+	SyslogLocalTime  bool
 	Frame            FrameConfig
 	MetadataSqueeze  string // empty: as the events; none, gzip, zlib, s2 or zstd
 	UDPBufferSize    int    // bytes
@@ -54,6 +55,7 @@ func (c *DestinationConfig) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.GELFCompression, "gelf-compression", "none", "of gelf messages: none, gzip or zlib")
 	flags.BoolVar(&c.GELFFullMessage, "gelf-full-message", false, "put the event's JSON into full_message too")
 	flags.BoolVar(&c.Syslog.RFC3164, "syslog-rfc3164", false, "write syslog as RFC 3164 has it, for old receivers; it carries no sequence")
+	flags.BoolVar(&c.SyslogLocalTime, "syslog-local-time", false, "write the time of RFC 3164, which names no zone, in that of this host instead of UTC")
 	flags.BoolVar(&c.Syslog.BOM, "syslog-bom", false, "put a byte order mark before the JSON, which says that it is UTF-8")
 	flags.StringVar(&c.Syslog.AppName, "syslog-app-name", "tetracast", "APP-NAME of syslog messages")
 	c.Frame.addFlags(flags)
@@ -135,7 +137,7 @@ func (c *DestinationConfig) base() (d exporter.Destination, err error) {
 		}
 	}
 	d.Preset, d.Format, d.JSONSequence, d.GELF.FullMessage = c.Preset, c.Format, c.JSONSequence, c.GELFFullMessage
-	d.Syslog = c.Syslog
+	d.Syslog, d.LocalTime = c.Syslog, c.SyslogLocalTime
 	d.MetadataCompression = c.MetadataSqueeze
 	d.UDPBufferSize, d.GSO, d.ZeroCopy, d.RotateSourcePort = c.UDPBufferSize, c.GSO, c.ZeroCopy, c.RotateSourcePort
 	d.MaxBytesPerSecond, d.MaxDatagramsPerSecond = c.MaxBytesRate, c.MaxDatagramRate

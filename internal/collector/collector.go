@@ -137,6 +137,8 @@ type Collector struct {
 	takes   takes
 	keys    atomic.Pointer[[]*datagram.Key] // that frames may be sealed with
 
+	saidUnknown atomic.Bool // an event of an unknown kind is in the log
+
 	wake  chan struct{} // tells the writer that a block is due, or a first line came
 	heard *heard
 

@@ -54,8 +54,8 @@ type Stats struct {
 	Duplicates, Late, Incomplete         uint64
 	Reordered                            uint64 // datagrams with a number that came behind a later one
 
-	Repaired, UnknownFields, Fallbacks uint64               // events that were transcoded here, as in exporter.Stats
-	Memo                               transcode.CacheStats // over all sockets
+	Repaired, UnknownFields, UnknownKinds, Fallbacks uint64               // events that were transcoded here, as in exporter.Stats
+	Memo                                             transcode.CacheStats // over all sockets
 
 	QueueBytes int // of lines that wait for the sink
 	Streams    int // known now
@@ -188,8 +188,8 @@ func (a *AgentStats) add(x *stream, f ledger.Figures) {
 // transcoded is what an intake's transcoder did; a copy is published with each
 // batch.
 type transcoded struct {
-	repaired, unknown, fallbacks uint64
-	memo                         transcode.CacheStats
+	repaired, unknown, unknownKinds, fallbacks uint64
+	memo                                       transcode.CacheStats
 }
 
 func (t *transcoded) count(info transcode.Info) {
@@ -199,6 +199,9 @@ func (t *transcoded) count(info transcode.Info) {
 	if info.Unknown > 0 {
 		t.unknown++
 	}
+	if info.UnknownKind != 0 {
+		t.unknownKinds++
+	}
 	if info.Fallback {
 		t.fallbacks++
 	}
@@ -207,6 +210,7 @@ func (t *transcoded) count(info transcode.Info) {
 func (s *Stats) add(t *transcoded) {
 	s.Repaired += t.repaired
 	s.UnknownFields += t.unknown
+	s.UnknownKinds += t.unknownKinds
 	s.Fallbacks += t.fallbacks
 	s.Memo.Looks += t.memo.Looks
 	s.Memo.Found += t.memo.Found
@@ -226,6 +230,10 @@ func (in *intake) transcode(event []byte) ([]byte, error) {
 		in.c.config.Measure.Transcode(time.Since(begin))
 	}
 	in.transcoded.count(info)
+	if info.UnknownKind != 0 && in.c.saidUnknown.CompareAndSwap(false, true) {
+		in.c.config.Log.Warn("Events of a kind that this release does not know are written as they came, as tetracast_undecoded", "kind", info.UnknownKind,
+			"hint", "a newer release may know it")
+	}
 	return text, err
 }
 

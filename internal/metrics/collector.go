@@ -52,6 +52,7 @@ var (
 	decLooks     = collected.counter("collector_memo_lookups_total", "Parts of events that were looked for among those transcoded before.")
 	decHits      = collected.counter("collector_memo_hits_total", "Of them, those found.")
 	decRepaired  = collected.counter("collector_repaired_events_total", "Events of frames with invalid UTF-8, written with U+FFFD in its place.")
+	decKinds     = collected.counter("collector_unknown_kinds_events_total", "Events of frames of a kind that this release does not know, written with their bytes as tetracast_undecoded.")
 	decUnknown   = collected.counter("collector_unknown_fields_events_total", "Events of frames with fields that this release does not know, written without them.")
 	decFallbacks = collected.counter("collector_protojson_events_total", "Events of frames that protojson had to transcode.")
 
@@ -144,6 +145,7 @@ func (c *Collector) Collect(to chan<- prometheus.Metric) {
 	send(to, decLooks, s.Memo.Looks)
 	send(to, decHits, s.Memo.Found)
 	send(to, decRepaired, s.Repaired)
+	send(to, decKinds, s.UnknownKinds)
 	send(to, decUnknown, s.UnknownFields)
 	send(to, decFallbacks, s.Fallbacks)
 

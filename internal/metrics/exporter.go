@@ -37,6 +37,7 @@ var (
 	memoHits      = exported.counter("exporter_memo_hits_total", "Of them, those found.")
 	memoBytes     = exported.counter("exporter_memo_copied_bytes_total", "JSON that was copied from there.")
 	repaired      = exported.counter("exporter_repaired_events_total", "Events with invalid UTF-8, sent with U+FFFD in its place.")
+	unknownKinds  = exported.counter("exporter_unknown_kinds_events_total", "Events of a kind that this release does not know, as of a newer Tetragon, sent as they came.")
 	unknownFields = exported.counter("exporter_unknown_fields_events_total", "Events with fields that this release does not know, as of a newer Tetragon, sent without them.")
 	slowEvents    = exported.counter("exporter_protojson_events_total", "Events that protojson had to transcode.")
 
@@ -158,6 +159,7 @@ func (e *Exporter) Collect(to chan<- prometheus.Metric) {
 	send(to, memoHits, s.Memo.Found)
 	send(to, memoBytes, s.Memo.Bytes)
 	send(to, repaired, s.Repaired)
+	send(to, unknownKinds, a.UnknownKinds)
 	send(to, unknownFields, s.Unknown)
 	send(to, slowEvents, s.Fallbacks)
 	for _, d := range destinations(a, s) {
