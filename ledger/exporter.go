@@ -14,7 +14,7 @@ type Exporter struct {
 	Dropped  Drops  `json:"dropped"`  // lost before any stream took them
 	// UnknownKinds is how many of the seen events were of a kind that the exporter does
 	// not know. They are sent like all others.
-	UnknownKinds uint64 `json:"unknown_kinds"`
+	UnknownKinds uint64 `json:"unknown_kinds,omitempty"`
 
 	// The subscription to Tetragon. What happened while it was broken nobody
 	// can count, so its breaks and their length are stated.
