@@ -2,7 +2,9 @@ package exporter
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -20,7 +22,17 @@ type deaf struct {
 	fakeSocket
 	closed  bool
 	pending udp.Answers
+	rotated []time.Time
+	opened  uint64
 }
+
+func (d *deaf) Rotate() error {
+	d.rotated = append(d.rotated, time.Now())
+	d.opened++
+	return nil
+}
+
+func (d *deaf) Opened() uint64 { return d.opened }
 
 func (d *deaf) Send(datagrams [][]byte) (int, error) {
 	if d.closed {
@@ -96,18 +108,14 @@ func TestForgedICMP(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			from, err := e.worker.streams[0].conn.(*udp.Conn).LocalAddr()
-			if err != nil {
-				t.Fatal(err)
-			}
-			forge := link.ForgeICMP(from, netip.MustParseAddrPort(netns.ReceiverIP+":7514"))
+			forge := link.ForgeICMP(netip.MustParseAddrPort(netns.ReceiverIP + ":7514"))
 			stop := start(t, e)
 			for i, event := range events {
 				_ = e.SendWire(event)
 				time.Sleep(2 * time.Millisecond)
 				if i%4 != 0 {
 					k := kinds[i%len(kinds)]
-					forge(k[0], k[1], 1400)
+					forge(netip.AddrPortFrom(netip.MustParseAddr(netns.SenderIP), sourcePortOf(t)), k[0], k[1], 1400)
 				}
 			}
 			stop()
@@ -123,4 +131,22 @@ func TestForgedICMP(t *testing.T) {
 			_ = e.Close()
 		})
 	}
+}
+
+// sourcePortOf returns the source port of the exporter's socket, which changes: of the
+// one socket of the namespace that it is called in.
+func sourcePortOf(t *testing.T) (port uint16) {
+	t.Helper()
+	table, err := os.ReadFile("/proc/thread-self/net/udp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(table)) {
+		var slot int
+		var address string
+		if n, _ := fmt.Sscanf(line, "%d: %8s:%X", &slot, &address, &port); n == 3 {
+			return port
+		}
+	}
+	return 0
 }

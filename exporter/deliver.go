@@ -158,10 +158,12 @@ func (s *stream) verdict(err error, now time.Time) (wait time.Duration, reason l
 		reason = ledger.NoBuffers
 	case errors.Is(err, udp.ErrUnreachable), errors.Is(err, udp.ErrLinkDown):
 		s.fail(err, now)
+		s.suspect(now)
 		s.awayWait = min(max(2*s.awayWait, minAwayWait), maxAwayWait)
 		return s.awayWait, 0
 	case errors.Is(err, udp.ErrNotPermitted):
 		reason = ledger.NotPermitted
+		s.suspect(now)
 	case errors.Is(err, udp.ErrTooLarge):
 		reason = ledger.TooLarge
 	default:
@@ -172,17 +174,11 @@ func (s *stream) verdict(err error, now time.Time) (wait time.Duration, reason l
 	return 0, reason
 }
 
-// answerer is a sender that tells what hosts and routers answered to datagrams that
-// it had taken.
-type answerer interface {
-	Answers() (n udp.Answers, last *udp.Answer)
-}
-
 // heed counts what was answered. It is beside the account, for the datagrams were
 // sent, and the answers may be forged, or not come; but where they say that nothing
 // gets there the destination is down.
 func (s *stream) heed(now time.Time) {
-	conn, ok := s.conn.(answerer)
+	conn, ok := s.conn.(socket)
 	if !ok {
 		return
 	}
@@ -196,6 +192,7 @@ func (s *stream) heed(now time.Time) {
 	s.befell.news = true
 	if last != nil {
 		s.fail(last, now)
+		s.suspect(now)
 	}
 }
 
@@ -206,10 +203,6 @@ func (s *stream) fail(err error, now time.Time) {
 		s.log.Warn("The destination takes no datagrams", "cause", err)
 	}
 	s.failed, s.befell.down, s.befell.news = now, true, true
-	select {
-	case s.trouble <- struct{}{}: // perhaps its name has another address
-	default:
-	}
 }
 
 // up notes that the destination took what was sent. It logs that only after a
@@ -219,6 +212,7 @@ func (s *stream) up(now time.Time) {
 	s.awayWait, s.nextAttempt = 0, time.Time{}
 	if !s.failed.IsZero() && now.Sub(s.failed) > calmTime {
 		s.failed, s.befell.down, s.befell.news = time.Time{}, false, true
+		s.port.calmed()
 		s.log.Info("The destination takes datagrams again")
 	}
 }

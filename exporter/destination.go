@@ -77,7 +77,9 @@ type Destination struct {
 	// was not measured to pay.
 	ZeroCopy string
 	// RotateSourcePort opens a new socket so often, so that a fleet's streams
-	// spread over the receiver's sockets anew. Zero: never.
+	// spread over the receiver's sockets anew, and a connection table on the way that
+	// leads to a receiver that is gone does so no longer. Zero: only after trouble, an
+	// ICMP answer or an error of this host.
 	RotateSourcePort time.Duration
 	// MaxBytesPerSecond and MaxDatagramsPerSecond bound the rate; events beyond
 	// it wait in the queue. Zero: no bound.

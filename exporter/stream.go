@@ -60,8 +60,8 @@ type stream struct {
 	announceDue time.Time               // when the next one is due; never until the first event or announceNow
 	nextAttempt time.Time               // before this no send is tried
 	awayWait    time.Duration
-	stuck       time.Time     // since when the device has no buffers for the next datagram; zero: it has
-	rotateNext  time.Time     // when the source port changes; zero: at the first look
+	stuck       time.Time // since when the device has no buffers for the next datagram; zero: it has
+	port        sourcePort
 	trouble     chan struct{} // tells the resolver that a send failed; capacity 1
 	failed      time.Time     // the last failure of a destination that is down; zero: it is up
 	lost        throttle
@@ -152,19 +152,6 @@ func (s *stream) use(conn sender) {
 func (s *stream) inUse() bool {
 	conn, ok := s.conn.(*udp.Conn)
 	return ok && conn.InUse()
-}
-
-// rotate gives the socket another source port when its time has come. The
-// stream then says again who it is, for a receiver may know it by its address.
-func (s *stream) rotate(now time.Time) {
-	conn, ok := s.conn.(*udp.Conn)
-	if s.RotateSourcePort <= 0 || !ok || now.Before(s.rotateNext) {
-		return
-	}
-	if !s.rotateNext.IsZero() && conn.Rotate() == nil && s.announced {
-		s.announceNow()
-	}
-	s.rotateNext = now.Add(s.RotateSourcePort)
 }
 
 // socketStats may be called by anybody who has the lock: the socket changes

@@ -63,7 +63,7 @@ func (c *DestinationConfig) addFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&c.UDPBufferSize, "udp-buffer-size", exporter.DefaultUDPBufferSize, "socket send buffer to ask for (SO_SNDBUF), in bytes")
 	flags.StringVar(&c.GSO, "gso", "auto", "segmentation offload for frames of one size: auto, on or off")
 	flags.StringVar(&c.ZeroCopy, "zerocopy", "auto", "have the kernel read large messages from our memory: auto, on or off; auto is off, for it was not measured to pay")
-	flags.DurationVar(&c.RotateSourcePort, "rotate-source-port", 0, "open a new socket so often; 0: never")
+	flags.DurationVar(&c.RotateSourcePort, "rotate-source-port", 0, "change the source port so often, as nothing else tells of a stale connection table on the way; 0: only after trouble")
 	flags.IntVar(&c.MaxBytesRate, "max-bytes-per-second", 0, "the most bytes of payload a second to each destination; 0: no bound")
 	flags.IntVar(&c.MaxDatagramRate, "max-datagrams-per-second", 0, "the most datagrams a second to each destination; 0: no bound")
 	flags.IntVar(&c.QueueBytes, "destination-queue-bytes", exporter.DefaultDestinationQueueBytes, "the most bytes of datagrams that wait for one destination while others go on")

@@ -61,6 +61,7 @@ var (
 	icmpAnswers = exported.counter("exporter_icmp_answers_total", "ICMP messages of hosts and routers about datagrams that were sent, by class. They send few, and anybody can forge them.", "destination", "format", "class")
 	retried     = exported.counter("exporter_retried_messages_total", "Messages that were offered to the kernel again, after the error of an earlier one or a refusal of this host.", "destination", "format")
 	rebinds     = exported.counter("exporter_socket_rebinds_total", "New sockets because the host had lost the old one's address.", "destination", "format")
+	opened      = exported.counter("exporter_sockets_opened_total", "Sockets to the destination: the first, and each other one for another source port or address.", "destination", "format")
 	mtuShrinks  = exported.counter("exporter_path_mtu_shrinks_total", "Times that the path MTU became smaller.", "destination", "format")
 	gso         = exported.gauge("exporter_gso_enabled", "Whether segmentation offload is in use: 1 or 0.", "destination", "format")
 	gsoSegments = exported.counter("exporter_gso_segments_total", "Datagrams that went as segments of a larger message.", "destination", "format")
@@ -260,6 +261,7 @@ func (d *destination) send(to sending) {
 	}
 	send(to, retried, c.Retried, l...)
 	send(to, rebinds, c.Rebinds, l...)
+	send(to, opened, c.Opened, l...)
 	send(to, mtuShrinks, c.Shrinks, l...)
 	send(to, gso, truth(c.GSO), l...)
 	send(to, gsoSegments, c.GSOSegments, l...)
@@ -326,6 +328,7 @@ func addSocket(to, c *udp.ConnStats) {
 	to.Calls += c.Calls
 	to.Retried += c.Retried
 	to.Rebinds += c.Rebinds
+	to.Opened += c.Opened
 	to.Shrinks += c.Shrinks
 	to.GSO = to.GSO || c.GSO
 	to.GSOSegments += c.GSOSegments

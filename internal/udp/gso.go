@@ -94,14 +94,20 @@ func (c *Conn) run(datagrams [][]byte) int {
 	return min(len(datagrams), maxSegments)
 }
 
-// gsoRest is how long a socket does without GSO after a full device queue.
-const gsoRest = 10 * time.Minute
+// gsoRest is how long a socket does without GSO after a full device queue. gsoLook is
+// the time between two looks at the devices' queues while there is GSO, or would be.
+const (
+	gsoRest = 10 * time.Minute
+	gsoLook = time.Minute
+)
 
 // chooseGSO turns GSO on for the socket where it is asked for, or where it is left to
 // us and nothing that is known speaks against it; and the kernel has it.
-func (c *Conn) chooseGSO() {
+func (c *Conn) chooseGSO(now time.Time) {
 	on := c.options.GSO == On
+	c.gsoDue, c.gsoRests = never, false
 	if c.options.GSO == Auto && gsoTrusted() {
+		c.gsoDue = now.Add(gsoLook)
 		cuts, err := queueCuts()
 		on = !cuts && err == nil // it saves little; what it may lose, nobody would count
 	}
@@ -109,14 +115,13 @@ func (c *Conn) chooseGSO() {
 		_, err := unix.GetsockoptInt(c.fd, unix.SOL_UDP, unix.UDP_SEGMENT)
 		on = err == nil
 	}
-	c.gsoDue = never
 	c.setGSO(on)
 }
 
-// restGSO turns GSO off until due.
+// restGSO turns GSO off until due, over other sockets too.
 func (c *Conn) restGSO(due time.Time) {
 	c.stats.gsoFallbacks.Add(1)
-	c.gsoDue = due
+	c.gsoDue, c.gsoRests = due, true
 	c.setGSO(false)
 }
 

@@ -32,8 +32,12 @@ func (c *Conn) rebind(now time.Time) bool {
 	return true
 }
 
+// Opened returns how many sockets there have been: a change says that datagrams now
+// come from another source port or address.
+func (c *Conn) Opened() uint64 { return c.stats.opened.Load() }
+
 // Rotate opens a new socket, with another source port. What the kernel has
-// taken through the old one is still sent.
+// taken through the old one is still sent. After an error the old one stays.
 func (c *Conn) Rotate() error {
 	fd, err := c.open()
 	if err != nil {
@@ -47,8 +51,8 @@ func (c *Conn) Rotate() error {
 func (c *Conn) replace(fd int) {
 	_ = unix.Close(c.fd)
 	c.use(fd)
-	if c.gsoDue == never { // else it rests
-		c.chooseGSO() // for the devices may be others
+	if !c.gsoRests {
+		c.chooseGSO(time.Now()) // for the devices may be others
 	}
 	c.setZeroCopy(c.zero.on)
 	// Notices of the old socket will not come; its memory is left alone for good.

@@ -65,12 +65,12 @@ func (l *link) answer(to netip.AddrPort, dontFragment bool, kinds []kind) {
 	defer func() { _ = listener.Close() }()
 	l.In(l.Sender, func() { c = mustDial(t, to.String(), Options{DontFragment: dontFragment}) })
 	defer func() { _ = c.Close() }()
-	forge := l.ForgeICMP(localAddr(t, c), to)
+	forge, from := l.ForgeICMP(to), localAddr(t, c)
 	const each = 40
 	for _, k := range kinds {
 		what := fmt.Sprintf("%v, DF %v, type %d, code %d", to.Addr(), dontFragment, k.kind, k.code)
 		for _, d := range numbered(each) {
-			forge(k.kind, k.code, 1400)
+			forge(from, k.kind, k.code, 1400)
 			if sent, err := c.Send([][]byte{d}); sent != 1 || err != nil {
 				t.Errorf("%s: %v", what, err)
 			}
@@ -102,13 +102,13 @@ func TestICMPAndLocalVerdict(t *testing.T) {
 	l := &link{netns.New(t), t}
 	listener := l.listen(ListenOptions{})
 	c := l.dial(Options{DontFragment: true})
-	forge := l.ForgeICMP(localAddr(t, c), netip.MustParseAddrPort(receiverIP+":7514"))
+	forge, from := l.ForgeICMP(netip.MustParseAddrPort(receiverIP+":7514")), localAddr(t, c)
 	for range 20 {
-		forge(3, 4, 1400)
+		forge(from, 3, 4, 1400)
 		if sent, err := c.Send(sized(1401)); sent != 0 || !errors.Is(err, ErrTooLarge) {
 			t.Fatalf("1401 bytes over a path of 1400: sent %d, %v", sent, err)
 		}
-		forge(3, 4, 1400)
+		forge(from, 3, 4, 1400)
 		if sent, err := c.Send(sized(1372)); sent != 1 {
 			t.Fatalf("1372 bytes over a path of 1400: %v", err)
 		}
@@ -117,7 +117,7 @@ func TestICMPAndLocalVerdict(t *testing.T) {
 		t.Errorf("%d of 20 arrived, path MTU %d", n, c.MTU())
 	}
 	for range 20 {
-		forge(3, 0, 0)
+		forge(from, 3, 0, 0)
 		time.Sleep(time.Millisecond)
 	}
 	l.Sh(l.Sender, "ip route flush dev va")

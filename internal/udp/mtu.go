@@ -45,11 +45,10 @@ func (c *Conn) learnMTU(now time.Time) {
 
 // MaxPayload returns the largest UDP payload that the path takes in one packet,
 // in bytes, or 0 if that is not known. It asks the kernel again when a shrunk
-// path MTU has had its time; and GSO that was given up for a full queue is chosen
-// again when it has rested.
+// path MTU has had its time; once a minute it looks again whether GSO may be used.
 func (c *Conn) MaxPayload(now time.Time) int {
-	if !c.gso && !now.Before(c.gsoDue) {
-		c.chooseGSO()
+	if !now.Before(c.gsoDue) {
+		c.chooseGSO(now)
 	}
 	if !c.mtu.until.IsZero() && !now.Before(c.mtu.until) {
 		c.mtu = pathMTU{}

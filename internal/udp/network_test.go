@@ -59,8 +59,8 @@ func TestDeviceQueueFull(t *testing.T) {
 
 // TestQueueCuts (S3): auto does without GSO while a device, be it the one below a
 // bridge, has a queue that cuts messages, at the root or inside of another, and takes
-// it where queues leave messages whole. What it decides stays until there is another
-// socket.
+// it where queues leave messages whole. It looks again with another socket, and once a
+// minute.
 func TestQueueCuts(t *testing.T) {
 	l := newLink(t, "tc")
 	f := func(queue string, want bool) {
@@ -75,10 +75,14 @@ func TestQueueCuts(t *testing.T) {
 			if err := c.Rotate(); err != nil {
 				t.Fatal(err)
 			}
+			if !c.Stats().GSO {
+				t.Errorf("%s: no GSO with a new socket when the queue is gone", queue)
+			}
+			l.Sh(l.Sender, queue)
+			if c.MaxPayload(time.Now().Add(2 * gsoLook)); c.Stats().GSO != want {
+				t.Errorf("%s, while the socket is open: GSO %v, want %v", queue, c.Stats().GSO, want)
+			}
 		})
-		if !c.Stats().GSO {
-			t.Errorf("%s: no GSO with a new socket when the queue is gone", queue)
-		}
 		if !l.dial(Options{GSO: On}).Stats().GSO {
 			t.Errorf("%s: no GSO although it was asked for", queue)
 		}

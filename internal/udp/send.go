@@ -58,14 +58,15 @@ type Options struct {
 // A Conn opens a new socket by itself when the source address of the old one
 // was taken from the host, because such a socket never heals.
 type Conn struct {
-	addr    netip.AddrPort
-	options Options
-	sys     system
-	fd      int
-	gso     bool      // in use
-	gsoDue  time.Time // when GSO that was given up may be chosen again
-	zero    zeroCopy
-	pace    bucket
+	addr     netip.AddrPort
+	options  Options
+	sys      system
+	fd       int
+	gso      bool      // in use
+	gsoDue   time.Time // when it is chosen again
+	gsoRests bool      // it was given up until then
+	zero     zeroCopy
+	pace     bucket
 
 	// segmentMax is the largest segment that the path takes; a longer one in a
 	// GSO message fails with EMSGSIZE even where a plain datagram would be cut
@@ -91,7 +92,7 @@ type connCounters struct {
 	calls, datagrams, retried, drained              atomic.Uint64
 	answers                                         [answerClasses]atomic.Uint64
 	gsoMessages, gsoSegments, gsoFallbacks, rebinds atomic.Uint64
-	shrinks                                         atomic.Uint64
+	shrinks, opened                                 atomic.Uint64
 	mtu                                             atomic.Int64
 	gsoOn                                           atomic.Bool
 }
@@ -106,7 +107,8 @@ type ConnStats struct {
 	GSOMessages  uint64  // messages of two segments and more
 	GSOSegments  uint64  // datagrams in them
 	GSOFallbacks uint64  // times that GSO was given up, for the socket or for a message
-	Rebinds      uint64  // new sockets because the own address was gone
+	Opened       uint64  // sockets: the first, and others for another source port or address
+	Rebinds      uint64  // of them, those because the own address was gone
 	Shrinks      uint64  // times that the path MTU became smaller
 	GSO          bool    // GSO is in use
 	MTU          int     // of the path as last told, in bytes of IP packet; 0: unknown
@@ -134,7 +136,7 @@ func dial(addr netip.AddrPort, options Options, sys system) (*Conn, error) {
 	}
 	c.use(fd)
 	c.setZeroCopy(options.ZeroCopy == On)
-	c.chooseGSO()
+	c.chooseGSO(time.Now())
 	return c, nil
 }
 
@@ -171,6 +173,7 @@ func (c *Conn) open() (fd int, err error) {
 // use makes fd the socket.
 func (c *Conn) use(fd int) {
 	c.fd = fd
+	c.stats.opened.Add(1)
 	c.learnMTU(time.Now())
 }
 
@@ -296,7 +299,9 @@ func (c *Conn) failed(errno unix.Errno, rest [][]byte, t *tries, at int) *SendEr
 	case segments > 1 && (errno == unix.EIO || errno == unix.EINVAL):
 		// No checksum offload on the device, or no segmentation in the kernel
 		// (udp_send_skb, net/ipv4/udp.c, Linux 6.18): nothing was sent.
-		c.restGSO(never)
+		c.stats.gsoFallbacks.Add(1)
+		c.gsoDue = never
+		c.setGSO(false)
 		return nil
 	case class == ErrNoBuffers && c.gso:
 		// The same datagrams again, one by one. If a device cut the message, some of
@@ -339,7 +344,7 @@ func (c *Conn) Stats() ConnStats {
 	stats := ConnStats{
 		Calls: s.calls.Load(), Datagrams: s.datagrams.Load(), Retried: s.retried.Load(), Drained: s.drained.Load(),
 		GSOMessages: s.gsoMessages.Load(), GSOSegments: s.gsoSegments.Load(), GSOFallbacks: s.gsoFallbacks.Load(),
-		Rebinds: s.rebinds.Load(), Shrinks: s.shrinks.Load(), GSO: s.gsoOn.Load(), MTU: int(s.mtu.Load()),
+		Opened: s.opened.Load(), Rebinds: s.rebinds.Load(), Shrinks: s.shrinks.Load(), GSO: s.gsoOn.Load(), MTU: int(s.mtu.Load()),
 		ZeroCopyMessages: c.zero.messages.Load(), ZeroCopyCopied: c.zero.copied.Load(), ZeroCopy: c.zero.inUse.Load(),
 	}
 	for class := range stats.Answers {

@@ -8,17 +8,13 @@ import (
 )
 
 // ForgeICMP returns a function that sends the sender's namespace an ICMP error about a
-// datagram from and to these addresses, as the receiver's host would. mtu is the path
-// MTU that it tells, where its kind tells one.
-func (l *Link) ForgeICMP(from, to netip.AddrPort) (forge func(kind, code uint8, mtu int)) {
+// datagram to that address, as the receiver's host would. mtu is the path MTU that it
+// tells, where its kind tells one.
+func (l *Link) ForgeICMP(to netip.AddrPort) (forge func(from netip.AddrPort, kind, code uint8, mtu int)) {
 	l.t.Helper()
 	family, protocol := unix.AF_INET, unix.IPPROTO_ICMP
-	var target unix.Sockaddr
-	if to.Addr().Is4() {
-		target = &unix.SockaddrInet4{Addr: from.Addr().As4()}
-	} else {
+	if to.Addr().Is6() {
 		family, protocol = unix.AF_INET6, unix.IPPROTO_ICMPV6
-		target = &unix.SockaddrInet6{Addr: from.Addr().As16()}
 	}
 	var fd int
 	l.In(l.Receiver, func() {
@@ -28,7 +24,11 @@ func (l *Link) ForgeICMP(from, to netip.AddrPort) (forge func(kind, code uint8, 
 		}
 	})
 	l.t.Cleanup(func() { _ = unix.Close(fd) })
-	return func(kind, code uint8, mtu int) {
+	return func(from netip.AddrPort, kind, code uint8, mtu int) {
+		var target unix.Sockaddr = &unix.SockaddrInet6{Addr: from.Addr().As16()}
+		if from.Addr().Is4() {
+			target = &unix.SockaddrInet4{Addr: from.Addr().As4()}
+		}
 		if err := unix.Sendto(fd, icmpError(kind, code, mtu, from, to), 0, target); err != nil {
 			l.t.Error(err)
 		}
