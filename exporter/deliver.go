@@ -54,7 +54,7 @@ func (s *stream) keepPending(b *datagram.Batch, from int) {
 func (s *stream) sendPending(now time.Time) {
 	done := s.trySend(&s.pending.Batch, 0, now)
 	if s.tooWide {
-		if anew, ok := s.repack(&s.pending.Batch, done, now); ok {
+		if anew, ok := s.remake(&s.pending.Batch, done, now); ok {
 			s.pending.cut(len(s.pending.Datagrams), !s.inUse())
 			s.keepPending(&anew, 0)
 			return
@@ -72,7 +72,7 @@ func (s *stream) sendBatch(now time.Time) (done int) {
 		if !s.tooWide {
 			return done
 		}
-		anew, ok := s.repack(&s.batch, done, now)
+		anew, ok := s.remake(&s.batch, done, now)
 		if !ok {
 			done += s.loseFirst(&s.batch, done, ledger.TooLarge)
 			continue

@@ -2,13 +2,13 @@ package exporter
 
 import (
 	"bytes"
-	"errors"
 	"net/netip"
 	"strconv"
 	"time"
 
 	"tetracast/datagram"
 	"tetracast/internal/udp"
+	"tetracast/ledger"
 	"tetracast/metadata"
 	"tetracast/transcode"
 )
@@ -137,63 +137,21 @@ func (s *stream) fitPath(now time.Time) {
 		limit = min(path, s.MaxDatagram)
 		s.shrunk = limit < s.MaxDatagram
 	}
-	if limit != s.frameLimit {
+	if limit = max(limit, datagram.MinFrameDatagram); limit != s.frameLimit {
 		s.frameLimit = limit
 		s.frame.SetMaxDatagram(limit)
 	}
 }
 
-// repack makes the frames of b from the given one on anew, in the size that the
-// path has now, and returns them with what they hold, or false if the first of
-// them cannot be made anew. The events keep their numbers. What they hold beside
-// events becomes due again.
-func (s *stream) repack(b *datagram.Batch, from int, now time.Time) (anew datagram.Batch, ok bool) {
-	if s.frame == nil {
-		return anew, false
-	}
+// remake makes the frames of b from the given one on anew, if frames are shorter now
+// than that one, and returns them with what they hold. An event of which some
+// fragments have left cannot be made anew, and is lost.
+func (s *stream) remake(b *datagram.Batch, from int, now time.Time) (anew datagram.Batch, ok bool) {
 	s.shrunk = true
-	before := s.frameLimit
 	s.fitPath(now)
-	if s.frameLimit >= before || s.frameLimit >= len(b.Datagrams[from]) {
+	if len(b.Datagrams[from]) <= s.frameLimit {
 		return anew, false // the path's MTU is not what is in the way
 	}
-	config := datagram.FrameReaderConfig{}
-	if s.Key != nil {
-		config.Keys = []*datagram.Key{s.Key}
-	}
-	if s.Dictionary != nil {
-		config.Dictionaries = []*datagram.Dictionary{s.Dictionary}
-	}
-	reader := datagram.NewFrameReader(config)
-	s.frame.Flush(&anew) // what waits has the highest numbers, but no frame of the old size
-	events := 0
-	for i := from; i < len(b.Datagrams); i++ {
-		var h datagram.Header
-		body, err := reader.Open(b.Datagrams[i], &h)
-		if err == nil {
-			err = reader.Read(&h, body, now, func(number uint64, event []byte) {
-				switch {
-				case h.Kind == datagram.KindAgentInit:
-					s.announceNow()
-				case h.Kind == datagram.KindAgentStats:
-					s.statsDue = now
-				case h.JSON:
-					err = errors.Join(err, s.frame.Pack(&anew, &datagram.Event{Number: number, Line: event}))
-					events++
-				default:
-					err = errors.Join(err, s.frame.Pack(&anew, &datagram.Event{Number: number, Wire: event}))
-					events++
-				}
-			})
-		}
-		if err != nil {
-			return anew, false
-		}
-	}
-	s.frame.Flush(&anew)
-	want := 0
-	for _, n := range b.Events[from:] {
-		want += n
-	}
-	return anew, events == want // fewer: some fragments of an event have left already
+	s.refuse(ledger.TooLarge, s.frame.Remake(&anew, b, from))
+	return anew, true
 }
