@@ -21,23 +21,20 @@ func (e *UDPExporter) SendMetadataEvent() error {
 		e.mu.Unlock()
 		return ErrClosed
 	}
-	if e.holder != nobody {
+	if e.held {
 		e.announce = true
-		if e.parked {
-			e.tell()
-		}
 		e.mu.Unlock()
 		return nil
 	}
 	if e.calm() {
-		e.holder = caller
+		e.held = true
 		e.mu.Unlock()
 		if e.announceStraight() {
 			return nil
 		}
 	} else {
-		e.announce = true
-		e.assume(caller)
+		e.announceNow()
+		e.assume()
 		e.mu.Unlock()
 	}
 	e.worker.finish(time.Now())
@@ -48,9 +45,6 @@ func (e *UDPExporter) SendMetadataEvent() error {
 // calm says whether nothing but agent_init is to be done, and nothing stands in
 // its way. Called with the lock, when nobody has the role.
 func (e *UDPExporter) calm() bool {
-	if e.asked() {
-		return false
-	}
 	for _, s := range e.worker.streams {
 		if !s.calm() {
 			return false
@@ -80,11 +74,8 @@ func (e *UDPExporter) announceStraight() bool {
 		settled.datagrams, settled.bytes = s.counts.datagrams, s.counts.bytes
 		s.befell.publishSize(&e.settled.befell[i], len(s.recordAlone[0]))
 	}
-	e.holder = nobody
-	missed := e.armed == never && e.worker.again(false).Before(never) // Run looked while the role was here
-	if missed || e.closed || !e.queue.empty() || e.asked() {
-		e.delegate()
-	}
+	e.giveBack()
+	e.arrange()
 	e.mu.Unlock()
 	return true
 }

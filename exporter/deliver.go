@@ -229,7 +229,9 @@ func (s *stream) lose(reason ledger.Reason, err error, bytes int) {
 
 // abandon counts what is still pending as lost for shutdown.
 func (s *stream) abandon() {
-	s.refuse(ledger.Shutdown, int(s.pending.events)+s.waiting())
+	left := int(s.pending.events) + s.waiting()
+	s.abandoned = s.abandoned || left > 0
+	s.refuse(ledger.Shutdown, left)
 	s.pending.cut(len(s.pending.Datagrams), false)
 	s.packer.Flush(&s.batch) // so that the goodbye does not carry what was just given up
 	s.batch.Reset()

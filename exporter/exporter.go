@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,39 +38,40 @@ const (
 // goroutines.
 type UDPExporter struct {
 	config Config
-	worker worker                                        // belongs to the holder of the role
 	dial   func(*stream, netip.AddrPort) (sender, error) // (*stream).dial, but in tests
 
 	sndbufErrors *uint64 // of the network namespace at the start; nil: unknown
 	unknown      unknownKinds
 
-	unresolved []*stream // without a socket when Run begins
+	// worker belongs to the holder of the role; while nobody has it, to whoever has mu.
+	worker worker
 
 	mu       sync.Mutex // guards the fields below; taken once or twice a batch
-	holder   holder
-	lastTake time.Time // of quick
-	quickRow int       // of quick
-	parked   bool      // Run's goroutine has the role and waits for a destination
+	held     bool       // somebody has the role, and is at work
+	orders   []func()   // what the holder does with the lock when it gives the role back
+	announce bool       // agent_init is ordered
+	comes    time.Time  // when Run's goroutine looks for work at the latest
+	lastTake time.Time  // of quick
+	quickRow int        // of quick
 	queue    queue
 	inHand   uint64 // events that the holder has taken and not settled
 	seen     uint64
 	excluded uint64
 	dropped  ledger.Drops // at intake
 	settled  workerCounts // the worker's counts at the last hand-over
-	closed   bool         // intake takes nothing any more
-	tetragon *Tetragon    // for the next agent_init; nil: not known yet
-	announce bool         // agent_init is wanted at the next hand-over, due or not
-	dialled  []dialled    // sockets for the streams that wait for one
-	change   *change      // other destinations that are to be in force
+	ended    []endedStreams
+	closed   bool           // intake takes nothing any more
+	host     metadata.Facts // as read at the start and at each change of the destinations
+	tetragon *Tetragon      // for the next agent_init; nil: not known yet
 	// keepResolving gives a stream a goroutine that resolves its name; nil while Run
 	// does not run.
 	keepResolving func(*stream)
 	clusterName   string
-	repaired      uint64    // events that Send had to repair
-	armed         time.Time // when Run's goroutine looks for work without being told
+	repaired      uint64             // events that Send had to repair
+	page          *ledger.Page       // nil: none is kept
+	stopRun       context.CancelFunc // ends Run; nil before Run
 
-	page     *ledger.Page // nil: none is kept
-	changing sync.Mutex   // one SetDestinations at a time
+	changing sync.Mutex // one SetDestinations at a time
 
 	leaving chan struct{}         // tells keepStored that there is something to leave; capacity 1
 	spoilt  chan *metadata.Record // tells it that a record's file was changed; capacity 1
@@ -79,26 +79,9 @@ type UDPExporter struct {
 	serving    context.Context // ends when intake is closed
 	endServing context.CancelFunc
 
-	rounds  atomic.Uint64 // of Run's goroutine
-	wake    chan struct{} // tells Run to look for work; capacity 1
-	closing chan struct{} // closed by Close: ends Run
-	ended   chan struct{} // closed when Run has ended; nil before Run
-}
-
-// holder says who has the worker role.
-type holder uint8
-
-const (
-	nobody holder = iota
-	caller        // a caller of Send or SendMetadataEvent
-	runner        // Run's goroutine, or it was told to take it
-)
-
-// dialled is a socket on its way from the goroutine that resolved its address
-// to the holder of the role.
-type dialled struct {
-	stream *stream
-	conn   sender
+	rounds atomic.Uint64 // of Run's goroutine
+	wake   chan struct{} // tells Run to look for work; capacity 1
+	done   chan struct{} // closed when Run has ended, or Close was called without it
 }
 
 // NewUDPExporter checks the configuration and opens the sockets of those
@@ -106,47 +89,46 @@ type dialled struct {
 // follow in Run, when their names resolve. It starts no goroutine. The error
 // lists all that is wrong with the configuration.
 func NewUDPExporter(config Config) (*UDPExporter, error) {
+	return newExporter(config, (*stream).dial)
+}
+
+func newExporter(config Config, dial func(*stream, netip.AddrPort) (sender, error)) (*UDPExporter, error) {
 	config, err := config.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	e := &UDPExporter{
 		config:   config,
-		dial:     (*stream).dial,
+		dial:     dial,
 		queue:    queue{maxBytes: config.QueueBytes},
+		host:     config.hostFacts(),
 		tetragon: config.Tetragon,
-		announce: config.Tetragon != nil,
+		comes:    never,
 		wake:     make(chan struct{}, 1),
 		leaving:  make(chan struct{}, 1),
 		spoilt:   make(chan *metadata.Record, 1),
-		closing:  make(chan struct{}),
+		done:     make(chan struct{}),
 	}
 	if n, err := udp.SndbufErrors(); err == nil {
 		e.sndbufErrors = &n
 	}
 	e.serving, e.endServing = context.WithCancel(context.Background())
-	for _, d := range config.Destinations {
-		s, err := e.makeStream(d)
-		if err != nil {
-			_ = e.closeSockets()
-			return nil, err
-		}
-		e.worker.streams = append(e.worker.streams, s)
-		e.worker.lineNeeded = e.worker.lineNeeded || s.needsLine()
-		if s.conn == nil {
-			e.unresolved = append(e.unresolved, s)
-		}
-	}
-	e.worker.all = slices.Clone(e.worker.streams)
 	if e.worker.transcoder, err = NewTranscoder(config.TranscodeCacheBytes); err != nil {
-		_ = e.closeSockets()
 		return nil, err
 	}
 	if config.Measure != nil {
 		e.worker.sampler = &sampler{Measure: *config.Measure}
 	}
-	e.settled.streams = make([]streamCounts, len(e.worker.streams))
-	e.settled.befell = make([]befell, len(e.worker.streams))
+	var streams []*stream
+	for _, d := range config.Destinations {
+		s, err := e.makeStream(d, e.host)
+		if err != nil {
+			closeAll(streams)
+			return nil, err
+		}
+		streams = append(streams, s)
+	}
+	e.apply(streams)
 	if config.CountersFile != "" {
 		e.openPage(config.CountersFile)
 	}
@@ -194,8 +176,8 @@ func (e *UDPExporter) take(events [][]byte, f form) error {
 		return ErrClosed
 	}
 	quick := e.quick(now, len(events))
-	if !quick && e.holder == nobody && e.queue.empty() && size(events) <= inlineBytes && e.worker.ready(now) {
-		e.assume(caller)
+	if !quick && !e.held && e.queue.empty() && size(events) <= inlineBytes && e.worker.ready(now) {
+		e.assume()
 		e.inHand = uint64(len(events)) - left.count()
 		e.mu.Unlock()
 		for i, event := range events {
@@ -216,10 +198,7 @@ func (e *UDPExporter) take(events [][]byte, f form) error {
 	e.dropped[ledger.QueueFullProcess] = e.queue.dropped[processLane]
 	e.dropped[ledger.QueueFullPolicy] = e.queue.dropped[policyLane]
 	e.storeIntake()
-	if e.parked && e.worker.ready(now) {
-		e.tell() // one destination is waited for, another could go on
-	}
-	e.delegate()
+	e.arrange()
 	e.mu.Unlock()
 	return nil
 }
@@ -234,65 +213,6 @@ func (e *UDPExporter) quick(now time.Time, events int) bool {
 	}
 	e.lastTake = now
 	return e.quickRow > quickTakes
-}
-
-// assume takes the role and what was left for its holder. Called with the lock.
-func (e *UDPExporter) assume(h holder) {
-	e.holder = h
-	e.worker.intake.seen, e.worker.intake.excluded, e.worker.intake.dropped = e.seen, e.excluded, e.dropped
-	e.worker.intake.clusterName = e.clusterName
-	for _, d := range e.dialled {
-		d.stream.use(d.conn)
-	}
-	e.dialled = nil
-	if c := e.change; c != nil {
-		e.change = nil
-		e.apply(c)
-	}
-	if e.announce {
-		e.announce = false
-		for _, s := range e.worker.streams {
-			s.announceNow()
-		}
-	}
-}
-
-// settle publishes what a caller did in the role, and gives the role back, or
-// to Run's goroutine if something is left to do.
-func (e *UDPExporter) settle() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.publish()
-	e.holder = nobody
-	if e.closed || !e.queue.empty() || e.worker.pending() || e.asked() || e.worker.again(false).Before(e.armed) {
-		e.delegate()
-	}
-}
-
-// delegate tells Run's goroutine to take the role if nobody has it. Called with
-// the lock.
-func (e *UDPExporter) delegate() {
-	if e.holder != nobody {
-		return // the holder looks again before it gives the role back
-	}
-	e.holder = runner
-	e.tell()
-}
-
-// tell makes Run's goroutine look for work.
-func (e *UDPExporter) tell() {
-	select {
-	case e.wake <- struct{}{}:
-	default: // it has been told already
-	}
-}
-
-// publish makes the worker's counts part of the account. Called with the lock
-// and the role.
-func (e *UDPExporter) publish() {
-	e.worker.snapshot(&e.settled)
-	e.inHand = 0
-	e.storePage()
 }
 
 // SetTetragon states what Tetragon the events come from. If that is news, a
@@ -319,20 +239,26 @@ func (e *UDPExporter) SetTetragon(t Tetragon) {
 	}
 }
 
-// facts is what agent_init says to a destination.
+// facts is what agent_init says to a destination. It asks nobody: what is slow to
+// read must not stand in the way of events.
 func (e *UDPExporter) facts(d Destination) metadata.Facts {
-	f := e.config.hostFacts()
-	f.UDPDestination, f.UDPBufferSize = d.Address, d.UDPBufferSize
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.tetragon != nil {
-		f.TetragonVersion, f.BuildCommit, f.BuildDate = e.tetragon.Version, e.tetragon.BuildCommit, e.tetragon.BuildDate
+	f := e.host
+	if t := e.tetragon; t != nil {
+		f.TetragonVersion, f.BuildCommit, f.BuildDate = t.Version, t.BuildCommit, t.BuildDate
 	}
+	e.mu.Unlock()
+	if e.config.MetadataCacheOff {
+		now := e.config.hostFacts()
+		f.Hostname, f.KernelVersion, f.PID, f.Labels = now.Hostname, now.KernelVersion, now.PID, now.Labels
+	}
+	f.UDPDestination, f.UDPBufferSize = d.Address, d.UDPBufferSize
 	return f
 }
 
 // Account returns the account as it is now. It closes at any moment.
 func (e *UDPExporter) Account() ledger.Exporter {
+	sndbufErrors, err := udp.SndbufErrors() // without the lock: it reads /proc
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	account := ledger.Exporter{
@@ -340,39 +266,66 @@ func (e *UDPExporter) Account() ledger.Exporter {
 		UnknownKinds: e.unknown.events.Load(),
 		Upstream:     map[string]*uint64{},
 		Observed:     ledger.ExporterObserved{ICMPAnswers: map[string]uint64{}},
+		Streams:      make([]ledger.Stream, 0, len(e.ended)+len(e.worker.all)),
 	}
 	for _, stage := range ledger.UpstreamStages() {
 		account.Upstream[stage] = nil
 	}
-	if now, err := udp.SndbufErrors(); err == nil && e.sndbufErrors != nil {
-		since := now - *e.sndbufErrors
+	if err == nil && e.sndbufErrors != nil {
+		since := sndbufErrors - *e.sndbufErrors
 		account.Observed.SndbufErrors = &since
 	}
-	for i, s := range e.worker.all {
-		for class, n := range e.settled.befell[i].answers {
+	answered := func(answers [len(udp.AnswerClasses)]uint64) {
+		for class, n := range answers {
 			if n > 0 {
 				account.Observed.ICMPAnswers[udp.AnswerClasses[class]] += n
 			}
 		}
-		c := &e.settled.streams[i]
-		queued, outside := e.queue.events+e.inHand+c.queued, s.before
-		if s.parted {
-			queued = c.queued
-			outside += e.seen - e.excluded - e.dropped.Total() - s.until
-		}
-		account.Streams = append(account.Streams, ledger.Stream{
-			Stream:      s.idText,
-			Destination: s.Address,
-			Dropped:     c.dropped,
-			Sent:        c.sent,
-			Queued:      queued,
-			Outside:     outside,
-			Datagrams:   c.datagrams,
-			Bytes:       c.bytes,
-			Truncated:   c.truncated,
-		})
+	}
+	for i := range e.ended {
+		answered(e.ended[i].stats.Answers)
+		account.Streams = append(account.Streams, e.ended[i].row(e.accepted()))
+	}
+	for i, s := range e.worker.all {
+		answered(e.settled.befell[i].answers)
+		account.Streams = append(account.Streams, e.row(s, &e.settled.streams[i]))
 	}
 	return account
+}
+
+// accepted is how many events intake has let in and not lost. Called with the lock.
+func (e *UDPExporter) accepted() uint64 { return e.seen - e.excluded - e.dropped.Total() }
+
+// row is the account of a stream. Called with the lock.
+func (e *UDPExporter) row(s *stream, c *streamCounts) ledger.Stream {
+	row := ledger.Stream{
+		Stream:      s.idText,
+		Destination: s.Address,
+		Dropped:     c.dropped,
+		Sent:        c.sent,
+		Queued:      c.queued,
+		Outside:     s.before,
+		Datagrams:   c.datagrams,
+		Bytes:       c.bytes,
+		Truncated:   c.truncated,
+	}
+	if s.parted {
+		row.Outside += e.accepted() - s.until
+	} else {
+		row.Queued += e.queue.events + e.inHand
+	}
+	return row
+}
+
+// QueuedEvents returns how many events some destination still has to take.
+func (e *UDPExporter) QueuedEvents() uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var most uint64
+	for i := range e.settled.streams {
+		most = max(most, e.settled.streams[i].queued)
+	}
+	return e.queue.events + e.inHand + most
 }
 
 // Stats counts what is no event: how the transcoder and agent_init fared.
@@ -398,6 +351,10 @@ func (e *UDPExporter) Stats() Stats {
 	defer e.mu.Unlock()
 	t := &e.settled.transcoded
 	s := Stats{Repaired: t.repaired + e.repaired, Unknown: t.unknown, Fallbacks: t.fallbacks, Memo: t.memo}
+	for i := range e.ended {
+		past := &e.ended[i]
+		s.Metadata, s.Sockets, s.Streams = append(s.Metadata, past.cache), append(s.Sockets, SocketStats{}), append(s.Streams, past.stats)
+	}
 	for i, stream := range e.worker.all {
 		s.Metadata = append(s.Metadata, stream.cache.Stats())
 		s.Sockets = append(s.Sockets, stream.socketStats())

@@ -140,8 +140,8 @@ func exportCounted(address, format string, measured bool, n int) error {
 		}
 		e.lastTake = time.Time{} // no burst
 		err = e.SendWire(events[i%len(events)])
-		if e.holder == runner {
-			e.work(time.Time{}) // in the place of Run
+		if !e.queue.empty() {
+			e.work(nil) // in the place of Run
 		}
 	}
 	return err

@@ -198,6 +198,23 @@ type DestinationStats struct {
 	Up         bool          // it has a socket, takes datagrams, and nobody answers that they do not arrive
 }
 
+// Add adds what befell another stream. It is up if one of the two is.
+func (d *DestinationStats) Add(o *DestinationStats) {
+	for i, n := range o.Sizes {
+		d.Sizes[i] += n
+	}
+	for i, n := range o.Errors {
+		d.Errors[i] += n
+	}
+	for i, n := range o.Answers {
+		d.Answers[i] += n
+	}
+	d.OverMTU += o.OverMTU
+	d.QueueBytes += o.QueueBytes
+	d.Pool.Add(&o.Pool)
+	d.Up = d.Up || o.Up
+}
+
 // LaneStats is what waits in a lane of the queue.
 type LaneStats struct {
 	Bytes int           // with what it takes to list the events

@@ -41,13 +41,17 @@ func (e *UDPExporter) openPage(path string) {
 	e.createPage()
 }
 
-// createPage begins a page with a place for each stream.
+// createPage begins a page with a place for each stream, and for the last that ended
+// of each destination.
 func (e *UDPExporter) createPage() {
 	var err error
-	if e.page, err = ledger.CreatePage(e.config.CountersFile, 1+len(e.worker.all)); err != nil {
+	if e.page, err = ledger.CreatePage(e.config.CountersFile, 1+len(e.worker.all)+len(e.ended)); err != nil {
 		e.config.Logger.Warn("No counters are kept for the process after this one", "file", e.config.CountersFile, "cause", err)
 		e.page = nil
 		return
+	}
+	for i := range e.ended {
+		e.page.Store(1+len(e.worker.all)+i, &e.ended[i].last)
 	}
 	e.storePage()
 }

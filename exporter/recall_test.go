@@ -380,7 +380,7 @@ func TestThousandGoroutines(t *testing.T) {
 			t.Errorf("a version that never was: %q", v)
 		}
 	}
-	if got := e.worker.streams[0].cache.Current().Event().TetragonVersion; got != version(changes) {
+	if got := e.worker.all[0].cache.Current().Event().TetragonVersion; got != version(changes) {
 		t.Errorf("in the end the record states %s", got)
 	}
 	t.Logf("%d datagrams received, %d of %d versions among them", datagrams, len(seen), changes+1)

@@ -7,15 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"tetracast/datagram"
 	"tetracast/metadata"
 )
-
-// change is another set of destinations on its way to the holder of the role.
-type change struct {
-	streams []*stream
-	applied chan struct{}
-}
 
 // SetDestinations makes the destinations those given, all of them or, with an error
 // that says what is wrong, none. A destination that is as it was keeps its stream. A
@@ -39,62 +32,46 @@ func (e *UDPExporter) SetDestinations(destinations []Destination) error {
 	}
 	e.changing.Lock()
 	defer e.changing.Unlock()
-	c := &change{applied: make(chan struct{})}
+	host := e.config.hostFacts()
 	kept := e.streams()
-	var added []*stream
+	var streams, added []*stream
 	for _, d := range full {
 		if i := slices.IndexFunc(kept, func(s *stream) bool { return reflect.DeepEqual(s.configured, d) }); i >= 0 {
-			c.streams = append(c.streams, kept[i])
+			streams = append(streams, kept[i])
 			kept = slices.Delete(slices.Clone(kept), i, i+1)
 			continue
 		}
-		s, err := e.makeStream(d)
+		s, err := e.makeStream(d, host)
 		if err != nil {
-			for _, s := range added {
-				s.close()
-			}
+			closeAll(added)
 			return err
 		}
-		c.streams, added = append(c.streams, s), append(added, s)
+		streams, added = append(streams, s), append(added, s)
 	}
-	e.mu.Lock()
-	if e.closed {
-		e.mu.Unlock()
-		for _, s := range added {
-			s.close()
+	done := make(chan error, 1)
+	e.order(func() {
+		if e.closed {
+			closeAll(added)
+			done <- ErrClosed
+			return
 		}
-		return ErrClosed
-	}
-	e.change = c
-	if e.ended == nil && e.holder == nobody { // without Run nobody else would
-		e.assume(caller)
-		e.mu.Unlock()
-		e.settle()
-		return nil
-	}
-	if e.parked {
-		e.tell()
-	}
-	e.delegate()
-	ended := e.ended
-	e.mu.Unlock()
-	select {
-	case <-c.applied:
-		return nil
-	case <-ended:
-		return ErrClosed
-	}
+		e.host = host
+		e.apply(streams)
+		e.renewPage()
+		done <- nil
+	})
+	return <-done
 }
 
 var errNoDestination = errors.New("exporter: no destination given, want at least one host:port")
 
 // makeStream makes the stream to a destination, with a socket if there is a route.
-func (e *UDPExporter) makeStream(d Destination) (*stream, error) {
+func (e *UDPExporter) makeStream(d Destination, host metadata.Facts) (*stream, error) {
 	newCache := metadata.NewCache
 	if e.config.MetadataCacheOff {
 		newCache = metadata.NoCache
 	}
-	s, err := newStream(d, newCache(func() metadata.Facts { return e.facts(d) }, e.config.RenderMetadata), e.config)
+	s, err := newStream(d, newCache(func() metadata.Facts { return e.facts(d) }, e.config.RenderMetadata), e.config, host)
 	if err != nil {
 		return nil, err
 	}
@@ -112,109 +89,118 @@ func (e *UDPExporter) streams() []*stream {
 	return e.worker.streams
 }
 
-// asked says whether the next holder of the role has to do more than to send what
-// waits. Called with the lock.
-func (e *UDPExporter) asked() bool { return e.announce || len(e.dialled) > 0 || e.change != nil }
-
-// taken is how many events have left the queue for the streams. Called with the lock
-// and the role, when none is in hand.
-func (e *UDPExporter) taken() uint64 {
-	return e.seen - e.excluded - e.dropped.Total() - e.queue.events
-}
-
-// apply puts another set of destinations in force. Called with the lock and the
-// role.
-func (e *UDPExporter) apply(c *change) {
+// apply makes the streams those that get events. Called with the lock, when nobody has
+// the role.
+func (e *UDPExporter) apply(streams []*stream) {
 	w, now := &e.worker, time.Now()
+	workedOff := e.accepted() - e.queue.events
 	for _, s := range w.streams {
-		if !slices.Contains(c.streams, s) {
-			s.parted, s.until = true, e.taken()
+		if !slices.Contains(streams, s) {
+			s.parted, s.until = true, workedOff
 			s.leaveBy = now.Add(e.config.DrainTimeout)
 			w.parting = append(w.parting, s)
 		}
 	}
-	for _, s := range c.streams {
+	for _, s := range streams {
 		if slices.Contains(w.streams, s) {
 			continue
 		}
-		s.before = e.taken()
+		s.before = workedOff
 		if e.tetragon != nil {
 			s.announceNow()
 		}
 		w.all = append(w.all, s)
-		if s.conn == nil && e.keepResolving != nil {
+		if s.conn == nil && e.keepResolving != nil { // else Run does it
 			e.keepResolving(s)
-		} else if s.conn == nil {
-			e.unresolved = append(e.unresolved, s)
 		}
 	}
-	w.streams, w.lineNeeded = c.streams, false
+	w.streams, w.lineNeeded = streams, false
 	for _, s := range w.streams {
 		w.lineNeeded = w.lineNeeded || s.needsLine()
 	}
-	e.settled.streams = make([]streamCounts, len(w.all))
-	befell := make([]befell, len(w.all))
-	copy(befell, e.settled.befell)
-	e.settled.befell = befell
-	w.snapshot(&e.settled)
-	e.renewPage()
-	close(c.applied)
+	e.settled.fit(w)
 }
 
 // part works off what waits for the destinations that are gone, and says goodbye.
 func (w *worker) part(now time.Time) {
 	for _, s := range w.parting {
 		s.part(&w.intake, now)
+		w.left = w.left || s.left
 	}
-	w.parting = slices.DeleteFunc(w.parting, func(s *stream) bool { return s.left })
+	if w.left {
+		w.parting = slices.DeleteFunc(w.parting, func(s *stream) bool { return s.left })
+	}
 }
 
 func (s *stream) part(in *intake, now time.Time) {
 	s.setSums(in)
 	s.flush(in, now, true)
-	if len(s.pending.Datagrams) > 0 || s.waiting() > 0 {
+	if s.counts.queued > 0 {
 		if now.Before(s.leaveBy) {
 			return
 		}
 		s.abandon()
 	}
-	if s.statsInterval >= 0 && s.conn != nil && (s.announced || s.number > 0) && s.farewells < goodbyes {
-		if now.Before(s.farewellDue) {
+	if giveUp := s.leaveBy.Add(goodbyeWait); s.takesLeave() && s.farewells < goodbyes && now.Before(giveUp) {
+		if now.Before(s.partDue()) {
 			return
 		}
-		s.sendStats(in, now, true)
-		s.farewells++
-		s.farewellDue = now.Add(goodbyeSpacing)
+		if s.sendStats(in, now, true) || !s.patient() {
+			s.farewells++
+			s.farewellDue = now.Add(goodbyeSpacing)
+		}
 		if s.farewells < goodbyes {
 			return
 		}
 	}
 	s.left = true
-	s.close()
-	// Its figures stay; what made them goes.
-	s.batch, s.record, s.extra, s.pending = datagram.Batch{}, datagram.Batch{}, datagram.Batch{}, pendingBatch{}
 }
+
+// takesLeave says whether the stream's end is worth telling, and somebody may hear it.
+func (s *stream) takesLeave() bool {
+	return s.statsInterval >= 0 && s.conn != nil && (s.announced || s.number > 0)
+}
+
+// patient says whether a goodbye that was not taken is worth another try: the send
+// buffer of a destination that took all that waited is full for a moment.
+func (s *stream) patient() bool { return s.failed.IsZero() && !s.abandoned }
 
 // partDue is when part has something to do again.
 func (s *stream) partDue() time.Time {
-	due := s.leaveBy
-	if s.conn != nil && len(s.pending.Datagrams) > 0 && s.nextAttempt.Before(due) {
+	if s.counts.queued > 0 {
+		return earlier(s.due(true), s.leaveBy)
+	}
+	due := s.farewellDue
+	if s.patient() && due.Before(s.nextAttempt) {
 		due = s.nextAttempt
 	}
-	if s.farewells > 0 && s.farewellDue.Before(due) {
-		due = s.farewellDue
-	}
-	return due
+	return earlier(due, s.leaveBy.Add(goodbyeWait))
 }
 
-// close ends what belongs to the stream beside its figures.
-func (s *stream) close() {
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// close ends what belongs to the stream beside its figures. Called with the lock, when
+// nobody has the role.
+func (s *stream) close() (err error) {
 	if s.stopResolving != nil {
 		s.stopResolving()
 	}
 	if s.conn != nil {
-		_ = s.conn.Close() // nothing is in it that the kernel has not taken
+		err = s.conn.Close() // nothing is in it that the kernel has not taken
 		s.conn = nil
+	}
+	s.closed = true
+	return err
+}
+
+func closeAll(streams []*stream) {
+	for _, s := range streams {
+		_ = s.close()
 	}
 }
 

@@ -89,16 +89,8 @@ func (e *UDPExporter) resolve(ctx context.Context, s *stream) (addr netip.AddrPo
 	}
 }
 
-// adopt leaves a socket for the holder of the role.
-func (e *UDPExporter) adopt(s *stream, conn sender) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.dialled = append(e.dialled, dialled{stream: s, conn: conn})
-	if e.parked {
-		e.tell()
-	}
-	e.delegate()
-}
+// adopt gives a stream a socket.
+func (e *UDPExporter) adopt(s *stream, conn sender) { e.order(func() { s.use(conn) }) }
 
 // choose returns the address to use: the current one while the name still has
 // it, but after trouble the one behind it in the list, so that a host with IPv4

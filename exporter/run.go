@@ -11,56 +11,58 @@ import (
 )
 
 // Run works off what the callers of Send leave, repeats agent_init, and
-// resolves the destinations' names. It returns nil after ctx has ended or Close
-// was called, everything that could be sent within Config.DrainTimeout was sent,
-// the rest was counted as dropped for shutdown, and every goroutine it started
-// has ended. Run it once.
+// resolves the destinations' names. It returns nil when everything was sent after
+// Finish was called; or after ctx has ended or Close was called, when everything that
+// could be sent within Config.DrainTimeout was sent and the rest was counted as
+// dropped for shutdown. Every goroutine it started has ended then. Run it once.
 func (e *UDPExporter) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	resolving, stopResolving := context.WithCancel(ctx)
+	defer stopResolving()
+	var beside sync.WaitGroup
 	e.mu.Lock()
-	if e.closed || e.ended != nil {
+	if e.stopRun != nil || isOver(e.done) {
 		e.mu.Unlock()
 		return ErrClosed
 	}
-	ended := make(chan struct{})
-	e.ended = ended
-	e.mu.Unlock()
-	defer close(ended)
-
-	resolving, stopResolving := context.WithCancel(ctx)
-	var resolvers sync.WaitGroup
-	e.mu.Lock()
-	e.keepResolving = func(s *stream) { e.startResolving(resolving, resolvers.Go, s) }
-	for _, s := range e.unresolved {
-		e.keepResolving(s)
+	e.stopRun = stop
+	e.keepResolving = func(s *stream) { e.startResolving(resolving, beside.Go, s) }
+	for _, s := range e.worker.streams {
+		if s.conn == nil {
+			e.keepResolving(s)
+		}
 	}
-	e.unresolved = nil
 	e.mu.Unlock()
+	defer close(e.done)
 	if e.config.storesMetadata() {
-		resolvers.Go(func() { e.keepStored(resolving) })
+		beside.Go(func() { e.keepStored(resolving) })
 	}
 	e.untilDone(ctx)
 	e.mu.Lock()
 	e.keepResolving = nil
 	e.mu.Unlock()
 	stopResolving()
-	resolvers.Wait()
+	beside.Wait()
 	e.drain()
 	return nil
 }
 
-// untilDone works whenever there is something to do.
+// untilDone works whenever there is something to do, until ctx ends or nothing will
+// ever be left to do.
 func (e *UDPExporter) untilDone(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		again := e.work(time.Time{})
+		again, done := e.work(ctx.Done())
 		e.rounds.Add(1)
+		if done {
+			return
+		}
 		timer.Reset(time.Until(again))
 		select {
 		case <-timer.C:
 		case <-e.wake:
-		case <-e.closing:
-			return
 		case <-ctx.Done():
 			return
 		}
@@ -82,27 +84,20 @@ func (e *UDPExporter) Alive(ctx context.Context) error {
 	}
 }
 
-// drain closes the intake and sends what is queued, until the time is over.
-func (e *UDPExporter) drain() {
+// Finish ends the intake, and returns when everything that was taken has been sent,
+// however long the destinations take for it, or was lost and counted, and Run has
+// ended. It is for a source that ends by itself: a recording, or standard input. If
+// ctx ends first Finish returns its error, and Run goes on: end its context, too, or
+// call Close, and what is left gets Config.DrainTimeout.
+//
+// Without Run nobody sends: Finish then waits for Run to be called.
+func (e *UDPExporter) Finish(ctx context.Context) error {
 	e.closeIntake()
-	e.worker.final = true
-	deadline := time.Now().Add(e.config.DrainTimeout)
-	timer := time.NewTimer(e.config.DrainTimeout)
-	defer timer.Stop()
-	for {
-		again := e.work(deadline)
-		e.mu.Lock()
-		done := e.holder == nobody || e.holder == runner && !time.Now().Before(deadline)
-		e.mu.Unlock()
-		if done {
-			e.end(deadline)
-			return
-		}
-		timer.Reset(min(time.Until(again), max(0, time.Until(deadline))))
-		select {
-		case <-timer.C:
-		case <-e.wake:
-		}
+	select {
+	case <-e.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -110,89 +105,48 @@ func (e *UDPExporter) drain() {
 func (e *UDPExporter) closeIntake() {
 	e.mu.Lock()
 	e.closed = true
+	e.arrange()
 	e.mu.Unlock()
 	e.endServing()
 }
 
-// end counts what is left as lost, and says goodbye.
-func (e *UDPExporter) end(deadline time.Time) {
+// drain sends what is queued, until the time is over, counts what is left as lost,
+// and has all streams say goodbye.
+func (e *UDPExporter) drain() {
+	e.closeIntake()
+	ctx, stop := context.WithTimeout(context.Background(), e.config.DrainTimeout)
+	e.untilDone(ctx)
+	stop()
 	e.mu.Lock()
+	e.awaitRole()
 	e.drop()
-	e.assume(runner) // nobody else comes any more
+	w, now := &e.worker, time.Now()
+	for _, s := range w.streams {
+		s.leaveBy = now
+	}
+	w.parting, w.streams = append(w.parting, w.streams...), nil
 	e.mu.Unlock()
-	e.worker.sayGoodbye(func(d time.Duration) bool {
-		time.Sleep(d)
-		return time.Now().Before(deadline.Add(goodbyes * goodbyeSpacing))
-	})
-	e.mu.Lock()
-	e.publish()
-	e.holder = nobody
-	e.mu.Unlock()
+	e.untilDone(context.Background()) // it ends when all have parted
 }
 
-// abandon ends the role for good. Called with the lock, when no caller has it.
-func (e *UDPExporter) abandon() {
-	e.drop()
-	e.publish()
-	e.holder = nobody
+// awaitRole waits until nobody has the role. Called with the lock, when intake is
+// closed: whoever gives the role back then tells.
+func (e *UDPExporter) awaitRole() {
+	for e.held {
+		e.mu.Unlock()
+		<-e.wake
+		e.mu.Lock()
+	}
 }
 
-// drop counts what is still queued as lost. Called with the lock.
+// drop counts what is still queued as lost. Called with the lock, when nobody has the
+// role.
 func (e *UDPExporter) drop() {
 	e.dropped[ledger.Shutdown] += e.queue.clear()
-	for _, s := range e.worker.streams {
+	for _, s := range e.worker.all {
 		s.abandon()
 	}
-	for _, s := range e.worker.parting {
-		s.abandon()
-	}
-}
-
-// work takes the role, if no caller has it, and does all that can be done now,
-// but not past the deadline, if there is one. It returns when there will be
-// something to do without being woken.
-func (e *UDPExporter) work(deadline time.Time) (again time.Time) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.holder == caller {
-		e.armed = never
-		return never // it tells when it is done
-	}
-	e.parked = false
-	for {
-		e.assume(runner)
-		now := time.Now()
-		if !deadline.IsZero() && now.After(deadline) {
-			return deadline
-		}
-		var t taken
-		if e.worker.ready(now) {
-			t = e.queue.pop()
-		}
-		e.inHand = t.events
-		e.mu.Unlock()
-		e.workOff(&t, now)
-		e.mu.Lock()
-		e.queue.release(&t)
-		e.publish()
-		if t.events > 0 || e.asked() || !e.queue.empty() && e.worker.ready(now) {
-			continue
-		}
-		if e.queue.empty() && !e.worker.pending() {
-			e.holder = nobody
-		}
-		e.parked = e.holder == runner
-		e.armed = e.worker.again(!e.queue.empty())
-		return e.armed
-	}
-}
-
-// workOff does what is due, and the events that t has.
-func (e *UDPExporter) workOff(t *taken, now time.Time) {
-	for event, f, ok := t.next(); ok; event, f, ok = t.next() {
-		e.worker.add(event, f)
-	}
-	e.worker.finish(now)
+	e.publish()
 }
 
 // Close ends Run, if it runs, and closes the sockets. Without Run, what is
@@ -200,38 +154,24 @@ func (e *UDPExporter) workOff(t *taken, now time.Time) {
 func (e *UDPExporter) Close() error {
 	e.closeIntake()
 	e.mu.Lock()
-	ended := e.ended
-	select {
-	case <-e.closing:
-	default:
-		close(e.closing)
-	}
-	for ended == nil && e.holder == caller {
+	defer e.mu.Unlock()
+	if stop := e.stopRun; stop != nil {
 		e.mu.Unlock()
-		<-e.wake // settle tells us, since nobody else listens
+		stop()
+		<-e.done
 		e.mu.Lock()
+	} else if !isOver(e.done) { // nobody calls Run any more
+		close(e.done)
+		e.awaitRole()
+		e.drop()
 	}
-	if ended == nil {
-		e.abandon()
-	}
-	e.mu.Unlock()
-	if ended != nil {
-		<-ended
-	}
-	return e.closeSockets()
-}
-
-func (e *UDPExporter) closeSockets() error {
 	var errs []error
 	if e.page != nil {
 		errs = append(errs, e.page.Close())
 		e.page = nil
 	}
 	for _, s := range e.worker.all {
-		if s.conn != nil {
-			errs = append(errs, s.conn.Close())
-			s.conn = nil
-		}
+		errs = append(errs, s.close())
 	}
 	return errors.Join(errs...)
 }

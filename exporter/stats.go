@@ -15,10 +15,11 @@ const (
 )
 
 // A goodbye is said so often, so far apart: what makes one datagram vanish seldom
-// lasts longer.
+// lasts longer. A full send buffer delays it, but not for ever.
 const (
 	goodbyes       = 3
 	goodbyeSpacing = 20 * time.Millisecond
+	goodbyeWait    = 500 * time.Millisecond
 )
 
 // Upstream is what an exporter cannot count itself, because it happened before
@@ -71,12 +72,14 @@ func withIntake(c ledger.Counters, seen, excluded uint64, dropped *ledger.Drops)
 
 // statsOf makes an agent_stats of counters.
 func (s *stream) statsOf(c *ledger.Counters, in *intake, now time.Time) *ledger.AgentStats {
-	record, _, _ := s.cache.Get()
+	if r := s.cache.Current(); r != nil {
+		s.hostname = r.Event().Hostname
+	}
 	stats := &ledger.AgentStats{
 		Timestamp:     now.UTC(),
 		Event:         ledger.EventAgentStats,
 		Stream:        streamIDText(c.Stream),
-		Hostname:      record.Event().Hostname,
+		Hostname:      s.hostname,
 		ClusterName:   in.clusterName,
 		StartedAt:     c.StartedAt.UTC(),
 		UptimeSeconds: uint64(max(0, now.Sub(c.StartedAt)/time.Second)),
@@ -159,24 +162,4 @@ func (s *stream) trySendLine(line []byte, now time.Time, goodbye bool) (done int
 	done = s.trySend(&s.extra, 0, now)
 	s.extra.Reset()
 	return done
-}
-
-// sayGoodbye sends the last figures of each stream that sent anything, three
-// times. Called with the role, by Run's goroutine, when nothing is left to send.
-func (w *worker) sayGoodbye(wait func(time.Duration) bool) {
-	for i := range goodbyes {
-		if i > 0 && !wait(goodbyeSpacing) {
-			return
-		}
-		now, any := time.Now(), false
-		for _, s := range w.streams {
-			if s.statsInterval >= 0 && s.conn != nil && (s.announced || s.number > 0) {
-				s.sendStats(&w.intake, now, true)
-				any = true
-			}
-		}
-		if !any {
-			return
-		}
-	}
 }

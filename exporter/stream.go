@@ -36,6 +36,7 @@ type stream struct {
 	counts  streamCounts
 	befell  befell
 
+	hostname      string // as agent_init has it
 	started       time.Time
 	upstream      func() Upstream // may be nil
 	extra         datagram.Batch  // agent_stats on its way
@@ -67,16 +68,18 @@ type stream struct {
 	lost        throttle
 	probe       probe // of the sampler
 
-	before uint64 // events that were worked off before the stream began
+	before        uint64 // events that were worked off before the stream began
+	closed        bool   // it has no socket any more, and gets none
+	stopResolving func() // nil: nobody resolves its name
 
 	// Of a stream whose destination is gone:
-	parted        bool
-	until         uint64    // events that had been worked off by then
-	leaveBy       time.Time // what waits after this is lost
-	farewells     int       // goodbyes said
-	farewellDue   time.Time // when the next one is
-	left          bool      // nothing is left to do
-	stopResolving func()    // nil: nobody resolves its name
+	parted      bool
+	until       uint64    // events that had been worked off by then
+	leaveBy     time.Time // what waits after this is lost
+	farewells   int       // goodbyes said
+	farewellDue time.Time // when the next one is
+	abandoned   bool      // something that waited was given up
+	left        bool      // nothing is left to do
 }
 
 // streamCounts is what a stream counts: a snapshot of it is published at each
@@ -90,7 +93,7 @@ type streamCounts struct {
 	datagrams, bytes uint64
 }
 
-func newStream(d Destination, cache *metadata.Cache, c Config) (*stream, error) {
+func newStream(d Destination, cache *metadata.Cache, c Config, host metadata.Facts) (*stream, error) {
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand, Go 1.24)
 	s := &stream{
@@ -98,6 +101,7 @@ func newStream(d Destination, cache *metadata.Cache, c Config) (*stream, error) 
 		configured:    d,
 		id:            binary.BigEndian.Uint64(id[:]),
 		cache:         cache,
+		hostname:      metadata.NewEvent(host).Hostname,
 		started:       time.Now(),
 		interval:      c.MetadataInterval,
 		announceDue:   never,
@@ -111,7 +115,7 @@ func newStream(d Destination, cache *metadata.Cache, c Config) (*stream, error) 
 	}
 	s.idText = streamIDText(s.id)
 	var err error
-	if s.packer, err = newPacker(s, d, c.hostFacts()); err != nil {
+	if s.packer, err = newPacker(s, d, host); err != nil {
 		return nil, err
 	}
 	s.keeps, _ = s.packer.(datagram.Keeper)
@@ -140,8 +144,13 @@ func (s *stream) dial(addr netip.AddrPort) (sender, error) {
 	return conn, nil
 }
 
-// use makes conn the stream's socket. What waits goes to it at once.
+// use makes conn the stream's socket. What waits goes to it at once. Of a stream that
+// has ended it is closed.
 func (s *stream) use(conn sender) {
+	if s.closed {
+		_ = conn.Close()
+		return
+	}
 	if s.conn != nil {
 		_ = s.conn.Close() // nothing is in it that the kernel has not taken
 	}
@@ -157,9 +166,6 @@ func (s *stream) inUse() bool {
 // socketStats may be called by anybody who has the lock: the socket changes
 // under it.
 func (s *stream) socketStats() SocketStats {
-	if s.parted {
-		return SocketStats{} // its socket is closed without the lock
-	}
 	conn, ok := s.conn.(*udp.Conn)
 	if !ok {
 		return SocketStats{}
@@ -170,6 +176,24 @@ func (s *stream) socketStats() SocketStats {
 // ready says whether a send may be tried now.
 func (s *stream) ready(now time.Time) bool {
 	return s.conn != nil && !now.Before(s.nextAttempt)
+}
+
+// due is when a send may be tried, if something waits, or the next thing falls due.
+func (s *stream) due(queued bool) time.Time {
+	if s.conn == nil {
+		return never // until use
+	}
+	due := time.Time{}
+	if !queued && len(s.pending.Datagrams) == 0 {
+		due = earlier(s.announceDue, s.statsDue)
+		if s.waiting() > 0 {
+			due = earlier(due, s.hold.due())
+		}
+	}
+	if due.Before(s.nextAttempt) {
+		due = s.nextAttempt
+	}
+	return due
 }
 
 // nextAnnounce spreads the fleet's repeats by a tenth of the interval.

@@ -30,14 +30,15 @@ var never = time.Unix(1<<40, 0)
 type worker struct {
 	transcoder *transcode.Transcoder
 	streams    []*stream // that get events
-	parting    []*stream // whose destinations are gone, and for which something waits
-	all        []*stream // these, and those that have ended, whose figures stay in the account
+	parting    []*stream // whose destinations are gone, until they have what waits for them and a goodbye
+	all        []*stream // both, in the order in which they began
+	left       bool      // one that was parting has ended
 	lineNeeded bool      // some stream sends events as JSON
 	lines      []byte    // the JSON lines of the events at hand, back to back
 	idle       int       // batches since the lines needed more than linesRoom
 	events     []event
 	intake     intake         // as of the last time the role was taken
-	final      bool           // nothing may be kept for a later datagram: the end is near
+	final      bool           // nothing may be kept for a later datagram: intake is closed
 	packing    datagram.Event // here because what goes through an interface would be allocated
 	sampler    *sampler       // nil: nothing is measured
 	counts     workerCounts
@@ -155,43 +156,33 @@ func (w *worker) pending() bool {
 		return true
 	}
 	for _, s := range w.streams {
-		if len(s.pending.Datagrams) > 0 || w.final && s.waiting() > 0 {
+		if len(s.pending.Datagrams) > 0 || s.waiting() > 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// again returns when something can be done that could not be done now: a
-// destination may take datagrams again, or agent_init is due.
-func (w *worker) again(queued bool) time.Time {
+// due returns when there is something to do: a destination may take what waits for
+// it, of which queued says that it is in the queue, or something falls due.
+func (w *worker) due(queued bool) time.Time {
 	first := never
 	for _, s := range w.parting {
-		if due := s.partDue(); due.Before(first) {
-			first = due
-		}
+		first = earlier(first, s.partDue())
 	}
 	for _, s := range w.streams {
-		if s.conn == nil {
-			continue // its resolver will wake Run
-		}
-		due := s.announceDue
-		if s.statsDue.Before(due) {
-			due = s.statsDue
-		}
-		if s.waiting() > 0 && s.hold.due().Before(due) {
-			due = s.hold.due()
-		}
-		if queued || len(s.pending.Datagrams) > 0 {
-			due = s.nextAttempt
-		} else if due.Before(s.nextAttempt) {
-			due = s.nextAttempt
-		}
-		if due.Before(first) {
-			first = due
-		}
+		first = earlier(first, s.due(queued))
 	}
 	return first
+}
+
+// fit makes room for the streams that there are, and brings all up to date.
+func (c *workerCounts) fit(w *worker) {
+	c.streams, c.befell = make([]streamCounts, len(w.all)), make([]befell, len(w.all))
+	for _, s := range w.all {
+		s.befell.news = true
+	}
+	w.snapshot(c)
 }
 
 // snapshot copies the counts.

@@ -59,6 +59,24 @@ type Stream struct {
 	// Outside counts the events that were not for this stream: worked off before it
 	// began or after it ended, by a change of the configuration.
 	Outside uint64 `json:"outside,omitempty"`
+	// Ended is how many streams these figures are the sums of, if they have ended by a
+	// change of the configuration; Stream is then the last of them. Zero: one that has
+	// not.
+	Ended int `json:"ended,omitempty"`
+}
+
+// Add adds the figures of another stream.
+func (s *Stream) Add(o *Stream) {
+	for reason, n := range o.Dropped {
+		s.Dropped[reason] += n
+	}
+	s.Sent += o.Sent
+	s.Queued += o.Queued
+	s.Datagrams += o.Datagrams
+	s.Bytes += o.Bytes
+	s.Truncated += o.Truncated
+	s.Outside += o.Outside
+	s.Ended += o.Ended
 }
 
 // UpstreamStages are the places where Tetragon can lose an event before an
@@ -72,10 +90,11 @@ func UpstreamStages() []string {
 func (e *Exporter) Check() error {
 	for i := range e.Streams {
 		s := &e.Streams[i]
-		intake, stream := e.Dropped.Total(), s.Dropped.Total()
-		if found := e.Excluded + intake + stream + s.Sent + s.Queued + s.Outside; e.Seen != found {
+		n := uint64(max(1, s.Ended))
+		seen, excluded, intake, stream := n*e.Seen, n*e.Excluded, n*e.Dropped.Total(), s.Dropped.Total()
+		if found := excluded + intake + stream + s.Sent + s.Queued + s.Outside; seen != found {
 			return fmt.Errorf("ledger: stream %s to %s: seen %d, but excluded %d + dropped at intake %d + dropped by the stream %d + sent %d + queued %d + outside %d = %d",
-				s.Stream, s.Destination, e.Seen, e.Excluded, intake, stream, s.Sent, s.Queued, s.Outside, found)
+				s.Stream, s.Destination, seen, excluded, intake, stream, s.Sent, s.Queued, s.Outside, found)
 		}
 	}
 	return nil

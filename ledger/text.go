@@ -24,6 +24,9 @@ func (e *Exporter) AppendText(dst []byte) []byte {
 		if s.Outside > 0 {
 			dst = fmt.Appendf(dst, "; %d before it began or after it ended", s.Outside)
 		}
+		if s.Ended > 1 {
+			dst = fmt.Appendf(dst, "; in all %d streams that have ended", s.Ended)
+		}
 		dst = append(dst, '\n')
 	}
 	return fmt.Appendf(dst, "  subscription breaks %d, blind %d ms; observed: the network namespace had no buffers for %s, ICMP answers: %s\n",

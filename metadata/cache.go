@@ -70,6 +70,23 @@ type CacheStats struct {
 	RecordAge     time.Duration // since it was made
 }
 
+// Add adds the counts of another cache. The record is the larger of the two, and the
+// older.
+func (s *CacheStats) Add(o *CacheStats) {
+	s.Hits += o.Hits
+	s.Misses += o.Misses
+	s.Made += o.Made
+	s.Fallbacks += o.Fallbacks
+	s.BadFacts += o.BadFacts
+	s.WarmStarts += o.WarmStarts
+	s.StoreErrors += o.StoreErrors
+	for why, n := range o.Invalidations {
+		s.Invalidations[why] += n
+	}
+	s.RecordBytes = max(s.RecordBytes, o.RecordBytes)
+	s.RecordAge = max(s.RecordAge, o.RecordAge)
+}
+
 // NewCache returns a cache that asks facts when it has to make a record. A nil
 // render is [MetadataEvent.ToJSON].
 func NewCache(facts func() Facts, render Renderer) *Cache {

@@ -290,38 +290,10 @@ func (d *destination) send(to sending) {
 
 // add adds a stream.
 func (d *destination) add(a *ledger.Stream, s *exporter.DestinationStats, c *udp.ConnStats, m *metadata.CacheStats) {
-	t := &d.account
-	for reason, n := range a.Dropped {
-		t.Dropped[reason] += n
-	}
-	t.Sent += a.Sent
-	t.Outside += a.Outside
-	t.Queued += a.Queued
-	t.Truncated += a.Truncated
-	t.Datagrams += a.Datagrams
-	t.Bytes += a.Bytes
-	for i, n := range s.Sizes {
-		d.stats.Sizes[i] += n
-	}
-	for i, n := range s.Errors {
-		d.stats.Errors[i] += n
-	}
-	for class, n := range s.Answers {
-		d.stats.Answers[class] += n
-	}
-	d.stats.OverMTU += s.OverMTU
-	d.stats.QueueBytes += s.QueueBytes
-	d.stats.Up = d.stats.Up || s.Up
-	addPool(&d.stats.Pool, &s.Pool)
+	d.account.Add(a)
+	d.stats.Add(s)
+	d.cache.Add(m)
 	addSocket(&d.socket, c)
-	addCache(&d.cache, m)
-}
-
-func addPool(to, p *udp.PoolStats) {
-	to.Hits += p.Hits
-	to.Misses += p.Misses
-	to.Dropped += p.Dropped
-	to.Bytes += p.Bytes
 }
 
 func addSocket(to, c *udp.ConnStats) {
@@ -337,19 +309,4 @@ func addSocket(to, c *udp.ConnStats) {
 	to.ZeroCopyMessages += c.ZeroCopyMessages
 	to.ZeroCopyCopied += c.ZeroCopyCopied
 	to.MTU = max(to.MTU, c.MTU)
-}
-
-func addCache(to, m *metadata.CacheStats) {
-	to.Hits += m.Hits
-	to.Misses += m.Misses
-	to.Made += m.Made
-	to.Fallbacks += m.Fallbacks
-	to.BadFacts += m.BadFacts
-	to.WarmStarts += m.WarmStarts
-	to.StoreErrors += m.StoreErrors
-	for why, n := range m.Invalidations {
-		to.Invalidations[why] += n
-	}
-	to.RecordBytes = max(to.RecordBytes, m.RecordBytes)
-	to.RecordAge = max(to.RecordAge, m.RecordAge)
 }

@@ -27,6 +27,14 @@ type PoolStats struct {
 	Bytes        int    // kept now
 }
 
+// Add adds the counts of another Pool.
+func (s *PoolStats) Add(o *PoolStats) {
+	s.Hits += o.Hits
+	s.Misses += o.Misses
+	s.Dropped += o.Dropped
+	s.Bytes += o.Bytes
+}
+
 // Get returns an empty buffer with room for n bytes.
 func (p *Pool) Get(n int) []byte {
 	class, ok := classFor(n)
