@@ -32,7 +32,8 @@ func ExampleUDPExporter() {
 	_ = out.Send(&tetragon.GetEventsResponse{NodeName: "node-1"})
 	_ = out.SendJSON([]byte(`{"process_exec":{"process":{"binary":"/usr/bin/id"}},"node_name":"node-1"}`))
 
-	cancel() // Run sends what is queued, then returns
+	_ = out.Finish(ctx) // when all that is queued was sent
+	cancel()            // after a signal, it would bound that
 	running.Wait()
 	defer func() { _ = out.Close() }()
 

@@ -93,6 +93,9 @@ func (e *UDPExporter) Alive(ctx context.Context) error {
 // Without Run nobody sends: Finish then waits for Run to be called.
 func (e *UDPExporter) Finish(ctx context.Context) error {
 	e.closeIntake()
+	if n := e.QueuedEvents(); n > 0 {
+		e.config.Logger.Info("No more events come; those that are queued are sent, however long that takes", "events", n)
+	}
 	select {
 	case <-e.done:
 		return nil

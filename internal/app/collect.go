@@ -137,7 +137,7 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 		running.Go(func() { share(beside) })
 	}
 	running.Go(func() { file.run(beside) })
-	supervisor, alive := newSupervisor(log), answers(func() { in.Account() })
+	supervisor, alive := newSupervisor(log), answers(in.Alive)
 	running.Go(func() { supervisor.watch(beside, alive) })
 	running.Go(func() { serveProfiles(beside, profiles) })
 	running.Go(func() {

@@ -166,13 +166,17 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 }
 
 // pump runs source and exporter, and stops them in the order of the data: the
-// source, then the exporter when it has sent what it holds.
+// source, then the exporter when it has sent what it holds. When the source ended by
+// itself that may take as long as it takes; a signal bounds it, before or after.
 func pump(ctx context.Context, in source.Source, give source.Take, out *exporter.UDPExporter, beside func(context.Context)) error {
 	exporting, stopExporting := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	running.Go(func() { _ = out.Run(exporting) }) // nil: it runs once
 	running.Go(func() { beside(exporting) })
 	err := in.Run(ctx, give)
+	if ctx.Err() == nil {
+		_ = out.Finish(ctx) // its error: a signal came
+	}
 	stopExporting()
 	running.Wait()
 	if errors.Is(err, context.Canceled) {

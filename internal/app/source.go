@@ -63,14 +63,7 @@ func (c *ExportConfig) openSource(log *slog.Logger, out **exporter.UDPExporter) 
 				return exporter.Upstream{Losses: lineLosses(losses, lines.Stats())}
 			}}, nil
 	}
-	config := source.TailConfig{Path: path, Logger: log, Settled: func() bool {
-		for _, s := range (*out).Account().Streams {
-			if s.Queued > 0 {
-				return false
-			}
-		}
-		return true
-	}}
+	config := source.TailConfig{Path: path, Logger: log, Settled: func() bool { return (*out).QueuedEvents() == 0 }}
 	if c.StateDir != "" {
 		config.Checkpoint = filepath.Join(c.StateDir, "export.position")
 	} else {

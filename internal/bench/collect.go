@@ -258,7 +258,7 @@ func accountFor(ctx context.Context, w io.Writer, events [][]byte, count, rate i
 	if err != nil {
 		return err
 	}
-	out, err := exporter.NewUDPExporter(exporter.Config{DrainTimeout: time.Minute, Destinations: []exporter.Destination{
+	out, err := exporter.NewUDPExporter(exporter.Config{Destinations: []exporter.Destination{
 		{Address: in.Addr().String(), Format: "frame", MaxDatagram: datagram.DefaultFrameDatagram, Compression: datagram.CompressionS2}}})
 	if err != nil {
 		return err
@@ -278,6 +278,7 @@ func accountFor(ctx context.Context, w io.Writer, events [][]byte, count, rate i
 			}
 			time.Sleep(tick)
 		}
+		_ = out.Finish(ctx) // a signal came, perhaps: the account tells
 		stopExporting()
 		<-exported
 		time.Sleep(100 * time.Millisecond) // what is in the socket

@@ -234,7 +234,7 @@ func sendPaced(ctx context.Context, to string, events [][]byte, rate int) error 
 	if err != nil {
 		return err
 	}
-	e, err := exporter.NewUDPExporter(exporter.Config{Destinations: []exporter.Destination{d}, StatsInterval: -1, DrainTimeout: time.Second})
+	e, err := exporter.NewUDPExporter(exporter.Config{Destinations: []exporter.Destination{d}, StatsInterval: -1})
 	if err != nil {
 		return err
 	}
@@ -250,8 +250,9 @@ func sendPaced(ctx context.Context, to string, events [][]byte, rate int) error 
 		events = events[n:]
 		<-tick.C
 	}
+	err = e.Finish(ctx)
 	stop()
-	return errors.Join(<-ended, e.Close())
+	return errors.Join(err, <-ended, e.Close())
 }
 
 // awaitLines returns how many lines the file has when it has enough, or grows no

@@ -235,6 +235,13 @@ func (c *Collector) Account() ledger.Collector {
 	return account
 }
 
+// Alive returns when the lock that intake and writer share was free once: soon, unless
+// one of them hangs with it.
+func (c *Collector) Alive() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+}
+
 // Run receives until ctx ends, or nothing came for Config.ExitIdle. It then
 // takes what the socket still holds, writes the queue out, and closes sink and
 // socket, all within Config.DrainTimeout; events that are queued when that is
