@@ -42,20 +42,24 @@ func (d Destination) Reach(ctx context.Context) (Way, error) {
 
 // dial opens a socket to an address of the destination.
 func (d *Destination) dial(addr netip.AddrPort) (*udp.Conn, error) {
+	conn, err := udp.Dial(addr, d.socketOptions())
+	if err != nil {
+		return nil, fmt.Errorf("exporter: destination %s: %w", d.Address, err)
+	}
+	return conn, nil
+}
+
+func (d *Destination) socketOptions() udp.Options {
 	gso := udp.Off
 	if d.Format == "frame" { // only its receivers drop a repeat
 		gso = switches[d.GSO]
 	}
-	conn, err := udp.Dial(addr, udp.Options{
+	return udp.Options{
 		SendBufferBytes:    d.UDPBufferSize,
 		GSO:                gso,
 		ZeroCopy:           switches[d.ZeroCopy],
 		BytesPerSecond:     d.MaxBytesPerSecond,
 		DatagramsPerSecond: d.MaxDatagramsPerSecond,
 		DontFragment:       d.Format == "frame", // its sizes are ours to choose
-	})
-	if err != nil {
-		return nil, fmt.Errorf("exporter: destination %s: %w", d.Address, err)
 	}
-	return conn, nil
 }

@@ -16,6 +16,7 @@ import (
 // call, remembers every datagram it took, and fails with errno, so many times,
 // on a message that begins with the datagram whose text is bad.
 type faulty struct {
+	kernel
 	perCall int
 	bad     string
 	errno   unix.Errno
@@ -89,7 +90,7 @@ func TestNoSendmmsg(t *testing.T) {
 	receiveAll(t, l, datagrams)
 }
 
-type forbidden struct{}
+type forbidden struct{ kernel }
 
 func (forbidden) sendmmsg(int, []mmsghdr, int) (int, unix.Errno) { return 0, unix.ENOSYS }
 

@@ -27,7 +27,7 @@ type pathMTU struct {
 // after mtuMemory, when the kernel has forgotten it too.
 func (c *Conn) learnMTU(now time.Time) {
 	o := c.optionsOf()
-	mtu, err := unix.GetsockoptInt(c.fd, o.level, o.mtu)
+	mtu, err := c.sys.pathMTU(c.fd, o)
 	if err != nil {
 		mtu = 0
 	}

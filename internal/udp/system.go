@@ -18,13 +18,19 @@ type mmsghdr struct {
 type system interface {
 	// sendmmsg is sendmmsg(2). On an error n is 0.
 	sendmmsg(fd int, msgs []mmsghdr, flags int) (n int, errno unix.Errno)
+	// pathMTU returns the MTU of the path that the socket is connected along.
+	pathMTU(fd int, o familyOptions) (bytes int, err error)
 }
 
 // kernel is the real thing.
 type kernel struct{}
 
+func (kernel) pathMTU(fd int, o familyOptions) (bytes int, err error) {
+	return unix.GetsockoptInt(fd, o.level, o.mtu)
+}
+
 // single is a kernel, or a seccomp profile, without sendmmsg.
-type single struct{}
+type single struct{ kernel }
 
 func (single) sendmmsg(fd int, msgs []mmsghdr, flags int) (n int, errno unix.Errno) {
 	for i := range msgs {
