@@ -64,6 +64,7 @@ func (e *UDPExporter) SendJSON(line []byte) error {
 func (e *UDPExporter) refuse(reason ledger.Reason) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	defer e.storeIntake()
 	e.seen++
 	if e.closed {
 		e.dropped[ledger.Shutdown]++
