@@ -68,6 +68,7 @@ type UDPExporter struct {
 	keepResolving func(*stream)
 	clusterName   string
 	repaired      uint64             // events that Send had to repair
+	refusals      throttle           // of what intake cannot use
 	page          *ledger.Page       // nil: none is kept
 	stopRun       context.CancelFunc // ends Run; nil before Run
 

@@ -69,6 +69,7 @@ type stream struct {
 	probe       probe // of the sampler
 
 	before        uint64 // events that were worked off before the stream began
+	fullBefore    uint64 // of destination_full, when nothing was queued last; of Progress
 	closed        bool   // it has no socket any more, and gets none
 	stopResolving func() // nil: nobody resolves its name
 

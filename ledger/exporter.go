@@ -26,10 +26,23 @@ type Exporter struct {
 	// is unknown. It never enters the equation.
 	Upstream map[string]*uint64 `json:"upstream"`
 
+	// UnreadFiles are the latest of the files that were gone, cut short or damaged before
+	// they were read to their ends. SubscriptionBreaks counts all of them.
+	UnreadFiles []UnreadFile `json:"unread_files,omitempty"`
+
 	Observed ExporterObserved `json:"observed"`
 
 	Closes  *bool    `json:"closes"`
 	Streams []Stream `json:"streams"`
+}
+
+// UnreadFile is a file of events that was not read to its end.
+type UnreadFile struct {
+	Path   string  `json:"path"`    // where it was seen last
+	ReadTo int64   `json:"read_to"` // bytes
+	Cause  string  `json:"cause"`
+	Next   string  `json:"next,omitempty"` // the next file that was there
+	Lines  *uint64 `json:"lines"`          // that were lost: nil, for nobody knows
 }
 
 // ExporterObserved holds figures of the kernel since the exporter began: beside

@@ -29,6 +29,9 @@ func (e *Exporter) AppendText(dst []byte) []byte {
 		}
 		dst = append(dst, '\n')
 	}
+	for _, f := range e.UnreadFiles {
+		dst = fmt.Appendf(dst, "  file %q (%s): read up to byte %d, lines lost behind it %s\n", f.Path, f.Cause, f.ReadTo, figure(f.Lines))
+	}
 	return fmt.Appendf(dst, "  subscription breaks %d, blind %d ms; observed: the network namespace had no buffers for %s, ICMP answers: %s\n",
 		e.SubscriptionBreaks, e.BlindMS, figure(e.Observed.SndbufErrors), byName(e.Observed.ICMPAnswers))
 }

@@ -184,7 +184,12 @@ func TestSourceUsage(t *testing.T) {
 		}
 	}
 	f("want grpc, file:PATH or -", "--source", "kafka")
-	f("want grpc, file:PATH or -", "--source", "file:")
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f("it is no file", "--source", "file:"+pipe)
+	f("syntax error in pattern", "--source", "file:/var/log/[")
 	f("filters are Tetragon's work", "--source", "-", "-n", "shop")
 	f("want auto, framer or grpc-go", "--grpc-client", "curl")
 	f("speaks no TLS", "--grpc-client", "framer", "--tls-skip-verify")

@@ -23,9 +23,12 @@ func Doctor(ctx context.Context, c ExportConfig, asJSON bool, streams Streams) e
 		return err
 	}
 	config := doctor.Config{Metrics: c.findMetrics(), Destinations: out.Destinations, StateDir: c.StateDir}
-	lines, _, err := c.lines()
+	lines, names, err := c.lines()
 	if err != nil {
 		return err
+	}
+	if names != nil {
+		config.Files = names()
 	}
 	if !lines {
 		in, err := c.sourceConfig(log)

@@ -64,7 +64,7 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.StateDir, "state-dir", "", "folder for the counters that outlive a kill, so that the next process can tell the receivers; empty: none")
 	flags.StringVar(&c.AccountFile, "account", "", "write the account as JSON to this file at the end and on SIGUSR1")
 
-	flags.StringVar(&c.Source, "source", "grpc", "where events come from: grpc; file:PATH, the JSON file that Tetragon exports, followed through its rotations; or -, JSON lines on standard input")
+	flags.StringVar(&c.Source, "source", "grpc", "where events come from: grpc; file:PATH, the file that Tetragon exports to, or a pattern for the logs of its containers, followed through their rotations; file: alone, Tetragon's file where it is found; or -, lines on standard input")
 	c.addFilterFlags(flags)
 	flags.StringVar(&c.MetricsAddress, "tetragon-metrics-address", "auto", "where Tetragon serves its metrics, from which its own losses are read, host:port or URL; auto: as its info file says; empty: do not read them")
 	flags.StringVar(&c.ServerAddress, "server-address", "", "Tetragon's gRPC address, unix:///path or host:port; empty: it is looked for")
@@ -72,7 +72,7 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&c.MaxReceiveBytes, "max-recv-size", source.MaxMessageBytes, "largest message to take from Tetragon, in bytes")
 	flags.StringVar(&c.GRPCClient, "grpc-client", string(source.ClientAuto), "what receives the events: framer, a client for this one call at a fraction of the CPU, without TLS; grpc-go; or auto, the framer until it meets a fault")
 	flags.BoolVar(&c.Reconnect, "reconnect", true, "subscribe again when the subscription ends; false: exit 0 when Tetragon ends it")
-	flags.BoolVar(&c.FailFast, "fail-fast", false, "exit 1 if Tetragon or a destination cannot be reached at the start")
+	flags.BoolVar(&c.FailFast, "fail-fast", false, "exit 1 if Tetragon, a file to follow or a destination cannot be reached at the start")
 	flags.StringVar(&c.TetragonConfigDir, "tetragon-config-dir", "", "Tetragon's configuration folder, to read its filters from before Tetragon 1.7")
 	c.TLS.addFlags(flags)
 	c.Profile.addFlags(flags)
@@ -144,7 +144,10 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 		return err
 	}
 	supervisor := newSupervisor(log)
-	account := func() ledger.Exporter { return exportAccount(out, in.lost(losses)) }
+	account := func() ledger.Exporter { return in.account(out, losses) }
+	if in.subscription == nil {
+		_ = out.SendMetadataEvent() // no Tetragon will say who it is; ErrClosed: Run will say it
+	}
 	err = pump(ctx, in, in.give(ctx, out), out, func(ctx context.Context) {
 		var beside sync.WaitGroup
 		beside.Go(func() { _ = losses.Run(ctx) }) // until ctx ends
@@ -156,7 +159,7 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 			}, log)
 		})
 		if serving != nil {
-			serving.alive = out.Alive
+			serving.alive, serving.ready = out.Alive, in.ready
 			beside.Go(func() { serving.run(ctx) })
 		}
 		accountOnSignal(ctx, c.AccountFile, account, log)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -22,20 +23,42 @@ var errNotAlive = errors.New("app: the loops do not go round")
 // serveHealth answers on /healthz and /readyz: 200 where alive says so, else 503. A
 // process that runs has a valid configuration; a destination that is down, or a
 // Tetragon that is not there, is for metrics and no reason to be unready: a rollout
-// must not wait for a SIEM.
-func serveHealth(mux *http.ServeMux, alive func(context.Context) error) {
-	answer := func(w http.ResponseWriter, r *http.Request) {
+// must not wait for a SIEM. A file that this user may not read will not mend itself:
+// ready says so, or what is waited for, and only /readyz has it: a restart would not help. It
+// may be nil.
+func serveHealth(mux *http.ServeMux, alive func(context.Context) error, ready func() (waits string, err error)) {
+	healthy := func(w http.ResponseWriter, r *http.Request) bool {
 		ctx, cancel := context.WithTimeout(r.Context(), aliveWait)
 		defer cancel()
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		if err := alive(ctx); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return false
+		}
+		return true
+	}
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {
+		if healthy(w, r) {
+			_, _ = io.WriteString(w, "ok\n")
+		}
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if !healthy(w, r) {
 			return
 		}
-		_, _ = w.Write([]byte("ok\n"))
-	}
-	mux.HandleFunc("GET /healthz", answer)
-	mux.HandleFunc("GET /readyz", answer)
+		var waits string
+		if ready != nil {
+			var err error
+			if waits, err = ready(); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+		}
+		_, _ = io.WriteString(w, "ok\n")
+		if waits != "" {
+			_, _ = io.WriteString(w, "waiting: "+waits+"\n")
+		}
+	})
 }
 
 // answers returns a look that says whether f, which takes the locks of the loops,

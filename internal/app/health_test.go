@@ -12,7 +12,7 @@ import (
 func TestHealth(t *testing.T) {
 	var state error
 	mux := http.NewServeMux()
-	serveHealth(mux, func(context.Context) error { return state })
+	serveHealth(mux, func(context.Context) error { return state }, nil)
 	f := func(path string, want int) {
 		t.Helper()
 		answer := httptest.NewRecorder()

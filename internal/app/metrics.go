@@ -50,7 +50,8 @@ const (
 type metricsServer struct {
 	registry *prometheus.Registry
 	listener net.Listener
-	alive    func(context.Context) error // for /healthz and /readyz; set before run
+	alive    func(context.Context) error      // for /healthz and /readyz; set before run
+	ready    func() (waits string, err error) // for /readyz; nil: whoever is alive is ready
 	log      *slog.Logger
 }
 
@@ -80,7 +81,7 @@ func (s *metricsServer) run(ctx context.Context) {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{
 		ErrorLog: scrapeLog{s.log}, MaxRequestsInFlight: maxScrapes, Timeout: scrapeTime, EnableOpenMetrics: true,
 	}))
-	serveHealth(mux, s.alive)
+	serveHealth(mux, s.alive, s.ready)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "tetracast. Its metrics are at /metrics, its health at /healthz and /readyz.\n")
 	})

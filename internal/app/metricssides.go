@@ -20,7 +20,7 @@ import (
 // scraped, and returns what that one is to be given.
 func (c *ExportConfig) exportMetrics(s *metricsServer, out **exporter.UDPExporter, in *input, losses *upstream.Reader) *exporter.Measure {
 	m := metrics.NewExporter(func() metrics.ExporterState {
-		state := metrics.ExporterState{Account: exportAccount(*out, in.lost(losses)), Stats: (*out).Stats(), QueueLimitBytes: c.QueueBytes}
+		state := metrics.ExporterState{Account: in.account(*out, losses), Stats: (*out).Stats(), QueueLimitBytes: c.QueueBytes}
 		if in.subscription != nil {
 			subscription := in.subscription()
 			state.Subscription = &subscription

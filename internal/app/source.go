@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"tetracast/exporter"
 	"tetracast/internal/source"
+	"tetracast/internal/source/filetail"
 	"tetracast/internal/upstream"
-	"tetracast/ledger"
 )
 
 // input is where events come from, and what is particular about it.
@@ -25,6 +24,8 @@ type input struct {
 	lost func(*upstream.Reader) exporter.Upstream
 	// subscription tells of the subscription; nil: there is none.
 	subscription func() source.Stats
+	// files tells of the files that are followed; nil: there are none.
+	files func() filetail.Stats
 	// save notes an orderly end.
 	save func() error
 	// setFilters asks for the events that another configuration wants.
@@ -41,53 +42,28 @@ func (c *ExportConfig) open(log *slog.Logger, out **exporter.UDPExporter) (*inpu
 }
 
 func (c *ExportConfig) openSource(log *slog.Logger, out **exporter.UDPExporter) (*input, error) {
-	lines, path, err := c.lines()
+	lines, names, err := c.lines()
 	if err != nil {
 		return nil, err
 	}
 	if !lines {
 		return c.openSubscription(log, out)
 	}
+	if names != nil {
+		return c.openFiles(log, out, names)
+	}
 	var cut bool // lines that were read were not taken
 	slowly := func(ctx context.Context, out *exporter.UDPExporter) source.Take {
 		return c.giveLinesSlowly(ctx, out, &cut)
 	}
-	if path == "" {
-		lines := source.NewLines(os.Stdin)
-		give := giveLines
-		if info, err := os.Stdin.Stat(); err == nil && info.Mode().IsRegular() {
-			give = slowly // a file can wait; who writes into a pipe shall not
-		}
-		return &input{Source: lines, give: give, save: func() error { return nil },
-			lost: func(losses *upstream.Reader) exporter.Upstream {
-				return exporter.Upstream{Losses: lineLosses(losses, lines.Stats())}
-			}}, nil
+	stdin := source.NewLines(os.Stdin)
+	give := giveLines
+	if info, err := os.Stdin.Stat(); err == nil && info.Mode().IsRegular() {
+		give = slowly // a file can wait; who writes into a pipe shall not
 	}
-	config := source.TailConfig{Path: path, Logger: log, Settled: func() bool { return (*out).QueuedEvents() == 0 }}
-	if c.StateDir != "" {
-		config.Checkpoint = filepath.Join(c.StateDir, "export.position")
-	} else {
-		log.Warn("Without --state-dir the file is read from its beginning after each start, and events come twice", "path", path)
-	}
-	tail, err := source.NewTail(config)
-	if err != nil {
-		return nil, Failed(err, "--state-dir names a folder that can be read and written")
-	}
-	save := func() error {
-		account := (*out).Account()
-		lost := account.Dropped[ledger.Shutdown] + account.Dropped[ledger.QueueFullProcess] + account.Dropped[ledger.QueueFullPolicy]
-		for i := range account.Streams {
-			lost += account.Streams[i].Dropped[ledger.Shutdown]
-		}
-		if lost > 0 || cut {
-			return nil // the file still has them: the next process goes on where all before was sent
-		}
-		return tail.Save()
-	}
-	return &input{Source: tail, give: slowly, save: save,
+	return &input{Source: stdin, give: give, save: func() error { return nil },
 		lost: func(losses *upstream.Reader) exporter.Upstream {
-			stats := tail.Stats()
-			return exporter.Upstream{Breaks: stats.Truncations + stats.Missing, Losses: lineLosses(losses, stats.LineStats)}
+			return exporter.Upstream{Losses: lineLosses(losses, stdin.Stats())}
 		}}, nil
 }
 
@@ -145,19 +121,19 @@ func (c *ExportConfig) refuseServerFlags() error {
 	return nil
 }
 
-// lines says whether --source has events come as JSON lines, and from which file;
-// empty: from standard input.
-func (c *ExportConfig) lines() (lines bool, path string, err error) {
+// lines says whether --source has events come as JSON lines, and names the files that
+// have them; nil: they come from standard input.
+func (c *ExportConfig) lines() (lines bool, names func() []string, err error) {
 	path, isFile := strings.CutPrefix(c.Source, "file:")
 	switch {
 	case c.Source == "" || c.Source == "grpc":
-		return false, "", nil
+		return false, nil, nil
 	case c.Source == "-":
-		return true, "", c.refuseServerFlags()
-	case isFile && path != "":
-		return true, path, c.refuseServerFlags()
+		return true, nil, c.refuseServerFlags()
+	case isFile:
+		return true, c.fileNames(path), c.refuseServerFlags()
 	}
-	return false, "", Usage(fmt.Errorf("app: --source %q, want grpc, file:PATH or -", c.Source), "grpc is the default; file: names the file of Tetragon's --export-filename")
+	return false, nil, Usage(fmt.Errorf("app: --source %q, want grpc, file:PATH or -", c.Source), "grpc is the default; file: names the file of Tetragon's --export-filename, or finds it")
 }
 
 // openSubscription makes the source that asks Tetragon.

@@ -13,6 +13,7 @@ import (
 	"tetracast/internal/collector"
 	"tetracast/internal/printable"
 	"tetracast/internal/source"
+	"tetracast/internal/source/filetail"
 	"tetracast/internal/upstream"
 )
 
@@ -37,6 +38,7 @@ type Finding struct {
 // Config says what to look at.
 type Config struct {
 	Source       *source.Config // nil: events do not come from a subscription
+	Files        []string       // that are followed, as paths or patterns
 	Metrics      func() string  // finds Tetragon's metrics; nil: they are not wanted
 	Destinations []exporter.Destination
 	StateDir     string
@@ -48,6 +50,9 @@ func Examine(ctx context.Context, config Config) []Finding {
 	var all []Finding
 	if config.Source != nil {
 		all = append(all, tetragon(ctx, *config.Source))
+	}
+	if config.Files != nil {
+		all = append(all, files(config.Files))
 	}
 	all = append(all, losses(ctx, config.Metrics)...)
 	for _, d := range config.Destinations {
@@ -89,6 +94,19 @@ func tetragon(ctx context.Context, config source.Config) Finding {
 		f.Verdict, f.Advice = Note, "all events will come; --tetragon-config-dir names the folder in which Tetragon's filters can be read"
 	}
 	return f
+}
+
+// files opens what is to be followed.
+func files(names []string) Finding {
+	const subject = "files"
+	found, err := filetail.Check(names)
+	switch {
+	case err != nil:
+		return Finding{Fault, subject, err.Error(), filetail.Advice(err)}
+	case len(found) == 1:
+		return Finding{Fine, subject, found[0] + " can be read", ""}
+	}
+	return Finding{Fine, subject, fmt.Sprintf("%d can be read, such as %s", len(found), found[0]), ""}
 }
 
 // knobs are what makes the loss at a stage less; docs/upstream.md has more.

@@ -19,7 +19,7 @@ var (
 	tetragonInfo  = exported.gauge("exporter_tetragon_info", "1; the version of the Tetragon that events come from, as a label.", "version")
 	subscribed    = exported.gauge("exporter_subscribed", "Whether a subscription to Tetragon's events is there: 1 or 0.")
 	subscriptions = exported.counter("exporter_subscriptions_total", "Subscriptions made; all but the first are reconnects, or changes of the filters.")
-	breaks        = exported.counter("exporter_subscription_breaks_total", "Subscriptions that ended while more was wanted; with --source file: files that became shorter or vanished before they were read.", "cause")
+	breaks        = exported.counter("exporter_subscription_breaks_total", "Subscriptions that ended while more was wanted; with --source file: files that became shorter, vanished or were damaged before they were read.", "cause")
 	blind         = exported.counter("exporter_blind_seconds_total", "Time without a subscription after the first one; what happened in it nobody can count.")
 	overlap       = exported.counter("exporter_overlap_events_total", "Events that may have come twice, because a changed filter opened the new subscription before it closed the old.")
 	fallbacks     = exported.counter("exporter_grpc_fallbacks_total", "Times that the one gRPC client was given up for the other, for the rest of the process.")

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -115,6 +116,33 @@ func MetricsAddress(path string) string {
 	}
 	_ = json.Unmarshal(text, &info) // a damaged file names none
 	return info.MetricsAddress
+}
+
+// exportFiles are where Tetragon's releases put the file that they export to.
+var exportFiles = []string{
+	"/var/log/tetragon/tetragon.log",        // from 1.8 on
+	"/var/run/cilium/tetragon/tetragon.log", // before
+}
+
+// ExportFiles returns the file that Tetragon exports to: export_fname of
+// tetragon-info.json, else where its releases put it, the first that is there; if none is,
+// all of them. An empty path is where Tetragon writes its info file.
+func ExportFiles(path string) []string {
+	text, err := os.ReadFile(cmp.Or(path, defaultInfoFile))
+	if err == nil {
+		var info struct {
+			ExportFile string `json:"export_fname"`
+		}
+		if json.Unmarshal(text, &info) == nil && filepath.IsAbs(info.ExportFile) {
+			return []string{info.ExportFile}
+		}
+	}
+	for _, name := range exportFiles {
+		if _, err := os.Stat(name); err == nil {
+			return []string{name}
+		}
+	}
+	return exportFiles
 }
 
 // InfoIdentity tells one start of Tetragon from another: by the inode of its info file,

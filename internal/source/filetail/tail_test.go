@@ -1,4 +1,4 @@
-package source
+package filetail
 
 import (
 	"bytes"
@@ -24,9 +24,9 @@ type follow struct {
 	lines []string
 }
 
-func startTail(t *testing.T, c TailConfig) *follow {
+func startTail(t *testing.T, c Config) *follow {
 	t.Helper()
-	tail, err := NewTail(c)
+	tail, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,20 +67,20 @@ func (f *follow) end(clean bool) {
 	f.stop()
 	<-f.ended
 	if clean {
-		if err := f.tail.Save(); err != nil {
+		if err := f.tail.Save(true); err != nil {
 			f.t.Fatal(err)
 		}
 	}
 }
 
-// log is a file that is written and rotated as Tetragon's exporter does.
-type log struct {
+// writer is a file that is written and rotated as Tetragon's exporter does.
+type writer struct {
 	t    *testing.T
 	path string
 	n    int
 }
 
-func (l *log) write(text string) {
+func (l *writer) write(text string) {
 	l.t.Helper()
 	file, err := os.OpenFile(l.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -92,7 +92,7 @@ func (l *log) write(text string) {
 	}
 }
 
-func (l *log) lines(n int) {
+func (l *writer) lines(n int) {
 	for range n {
 		l.n++
 		l.write(fmt.Sprintf("{\"process_exec\":{\"process\":{\"exec_id\":\"%d\"}}}\n", l.n))
@@ -100,7 +100,7 @@ func (l *log) lines(n int) {
 }
 
 // rotate gives the file another name, compressed or not.
-func (l *log) rotate(zip bool) (name string) {
+func (l *writer) rotate(zip bool) (name string) {
 	l.t.Helper()
 	l.n++
 	name = strings.TrimSuffix(l.path, ".log") + fmt.Sprintf("-2026-11-24T00-00-%05d.log", l.n)
@@ -113,7 +113,7 @@ func (l *log) rotate(zip bool) (name string) {
 	return name
 }
 
-func (l *log) zip(name string) {
+func (l *writer) zip(name string) {
 	l.t.Helper()
 	text, err := os.ReadFile(name)
 	if err != nil {
@@ -146,8 +146,8 @@ func wantOnce(t *testing.T, lines []string) {
 // while, and is rotated under the reader.
 func TestTail(t *testing.T) {
 	folder := t.TempDir()
-	l := &log{t: t, path: filepath.Join(folder, "tetragon.log")}
-	f := startTail(t, TailConfig{Path: l.path})
+	l := &writer{t: t, path: filepath.Join(folder, "tetragon.log")}
+	f := startTail(t, Config{Names: names(l.path)})
 	l.lines(3)
 	f.await(3)
 	l.write(`{"half":`)
@@ -172,8 +172,8 @@ func TestTail(t *testing.T) {
 // which some are compressed, is read from where it was left.
 func TestTailResumes(t *testing.T) {
 	folder := t.TempDir()
-	l := &log{t: t, path: filepath.Join(folder, "tetragon.log")}
-	c := TailConfig{Path: l.path, Checkpoint: filepath.Join(folder, "position")}
+	l := &writer{t: t, path: filepath.Join(folder, "tetragon.log")}
+	c := Config{Names: names(l.path), Checkpoint: filepath.Join(folder, "position")}
 	l.lines(5)
 	f := startTail(t, c)
 	f.await(5)
@@ -208,9 +208,8 @@ func TestTailResumes(t *testing.T) {
 // said.
 func TestTailKilled(t *testing.T) {
 	folder := t.TempDir()
-	l := &log{t: t, path: filepath.Join(folder, "tetragon.log")}
-	settled := true
-	c := TailConfig{Path: l.path, Checkpoint: filepath.Join(folder, "position"), Settled: func() bool { return settled }}
+	l := &writer{t: t, path: filepath.Join(folder, "tetragon.log")}
+	c := Config{Names: names(l.path), Checkpoint: filepath.Join(folder, "position")}
 	l.lines(5)
 	f := startTail(t, c)
 	f.await(5)
@@ -240,8 +239,8 @@ func TestTailKilled(t *testing.T) {
 // TestTailAfterLogrotate: numbered names, the highest the oldest.
 func TestTailAfterLogrotate(t *testing.T) {
 	folder := t.TempDir()
-	l := &log{t: t, path: filepath.Join(folder, "tetragon.log")}
-	c := TailConfig{Path: l.path, Checkpoint: filepath.Join(folder, "position")}
+	l := &writer{t: t, path: filepath.Join(folder, "tetragon.log")}
+	c := Config{Names: names(l.path), Checkpoint: filepath.Join(folder, "position")}
 	l.lines(5)
 	f := startTail(t, c)
 	f.await(5)
@@ -269,8 +268,8 @@ func TestTailAfterLogrotate(t *testing.T) {
 
 func TestTailTruncated(t *testing.T) {
 	folder := t.TempDir()
-	l := &log{t: t, path: filepath.Join(folder, "tetragon.log")}
-	f := startTail(t, TailConfig{Path: l.path})
+	l := &writer{t: t, path: filepath.Join(folder, "tetragon.log")}
+	f := startTail(t, Config{Names: names(l.path)})
 	l.lines(5)
 	f.await(5)
 	if err := os.Truncate(l.path, 0); err != nil {
@@ -288,8 +287,8 @@ func TestTailTruncated(t *testing.T) {
 
 // TestTailCountsRateLimits: what Tetragon itself left out of the file.
 func TestTailCountsRateLimits(t *testing.T) {
-	l := &log{t: t, path: filepath.Join(t.TempDir(), "tetragon.log")}
-	f := startTail(t, TailConfig{Path: l.path})
+	l := &writer{t: t, path: filepath.Join(t.TempDir(), "tetragon.log")}
+	f := startTail(t, Config{Names: names(l.path)})
 	l.write(`{"rate_limit_info":{"number_of_dropped_process_events":"12"},"node_name":"n"}` + "\n" + `{"rate_limit_info":{"number_of_dropped_process_events":"30"}}` + "\n")
 	f.await(2)
 	f.end(true)
@@ -300,8 +299,8 @@ func TestTailCountsRateLimits(t *testing.T) {
 
 func TestTailOfLostFile(t *testing.T) {
 	folder := t.TempDir()
-	l := &log{t: t, path: filepath.Join(folder, "tetragon.log")}
-	c := TailConfig{Path: l.path, Checkpoint: filepath.Join(folder, "position")}
+	l := &writer{t: t, path: filepath.Join(folder, "tetragon.log")}
+	c := Config{Names: names(l.path), Checkpoint: filepath.Join(folder, "position")}
 	l.lines(5)
 	f := startTail(t, c)
 	f.await(5)
@@ -328,104 +327,24 @@ func TestTailOfLostFile(t *testing.T) {
 	}
 }
 
-func TestLines(t *testing.T) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := NewLines(r)
-	l.splitter.limit = 100
-	go func() {
-		_, _ = w.WriteString("{\"a\":1}\n\n{\"b\":" + strings.Repeat("1", 200) + "}\n{\"c\":")
-		_, _ = w.WriteString("3}\n{\"d\":4}")
-		_ = w.Close()
-	}()
-	var got []string
-	if err := l.Run(t.Context(), func(batch [][]byte) {
-		for _, line := range batch {
-			got = append(got, string(line))
-		}
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if want := `{"a":1} {"c":3} {"d":4}`; strings.Join(got, " ") != want || l.Stats().TooLong != 1 {
-		t.Errorf("got %q, %+v", got, l.Stats())
-	}
-	_ = r.Close()
+func names(names ...string) func() []string { return func() []string { return names } }
 
-	silent, mute, err := os.Pipe() // nobody writes: the end of the context ends it
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	defer mute.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- NewLines(silent).Run(ctx, func([][]byte) {}) }()
-	cancel()
-	if err := <-ended; err != context.Canceled {
-		t.Errorf("error %v", err)
-	}
-}
-
-func TestSelection(t *testing.T) {
-	f, err := Selection{Namespaces: []string{"a"}, Host: true, Processes: []string{"sh$"}, EventTypes: []string{"PROCESS_EXEC"}, PolicyNames: []string{"p"}, CELExpressions: []string{"true"}, Pods: []string{"web"}}.Filter()
-	if err != nil || strings.ReplaceAll(fmt.Sprint(f), "  ", " ") != `binary_regex:"sh$" namespace:"a" namespace:"" event_set:PROCESS_EXEC pod_regex:"web" policy_names:"p" cel_expression:"true"` {
-		t.Errorf("%v, %v", f, err)
-	}
-	if f, err := (Selection{}).Filter(); f != nil || err != nil {
-		t.Errorf("nothing selected: %v, %v", f, err)
-	}
-	if _, err := (Selection{EventTypes: []string{"EXEC"}}).Filter(); err == nil || !strings.Contains(err.Error(), "PROCESS_EXEC, PROCESS_EXIT") {
-		t.Errorf("unknown type: %v", err)
-	}
-}
-
-// FuzzSplit: however the text comes in pieces, its lines are the same.
-func FuzzSplit(f *testing.F) {
-	f.Add([]byte("a\nbb\n\nccc"), uint8(2))
-	f.Add([]byte(strings.Repeat("x", 50)+"\ny\n"), uint8(7))
-	f.Fuzz(func(t *testing.T, text []byte, size uint8) {
-		const limit = 20
-		var got, want []string
-		s := splitter{limit: limit}
-		take := func(batch [][]byte) {
-			for _, line := range batch {
-				got = append(got, string(line))
-			}
-		}
-		for rest := bytes.Clone(text); len(rest) > 0; {
-			n := min(len(rest), int(size)+1)
-			s.split(rest[:n], take)
-			rest = rest[n:]
-		}
-		tail := int64(len(text) - 1 - bytes.LastIndexByte(text, '\n'))
-		if s.pending != tail {
-			t.Fatalf("pending %d, want %d", s.pending, tail)
-		}
-		s.end(take)
-		tooLong := uint64(0)
-		for _, line := range strings.Split(string(text), "\n") {
-			if len(line) > limit {
-				tooLong++
-			} else if strings.TrimSpace(line) != "" {
-				want = append(want, line)
-			}
-		}
-		if strings.Join(got, "\n") != strings.Join(want, "\n") || s.tooLong.Load() != tooLong {
-			t.Fatalf("got %q and %d too long, want %q and %d", got, s.tooLong.Load(), want, tooLong)
-		}
-	})
-}
-
-// FuzzCheckpoint: whatever the file holds, the position is one or none.
+// FuzzCheckpoint: whatever the file holds, the positions are possible ones or none.
 func FuzzCheckpoint(f *testing.F) {
 	f.Add([]byte(`{"offset":10,"head":5,"head_bytes":10,"clean":true}`))
 	f.Add([]byte(`{"offset":-1}`))
+	f.Add([]byte(`{"version":2,"logs":{"/a":[{"path":"/a","dev":1,"ino":2,"head":3,"head_bytes":4,"offset":5,"before":6,"before_bytes":5}]}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		p, err := readCheckpoint(text)
-		if err != nil && p != (position{}) || p.Offset < 0 || p.HeadBytes < 0 || p.HeadBytes > maxHeadBytes {
-			t.Fatalf("%+v, %v", p, err)
+		c, err := readCheckpoint(text)
+		if err != nil && len(c.Logs) > 0 {
+			t.Fatalf("%+v, %v", c, err)
+		}
+		for _, files := range c.Logs {
+			for _, f := range files {
+				if f.Offset < 0 || f.HeadBytes < 0 || f.HeadBytes > contentBytes || f.BeforeBytes < 0 || int64(f.BeforeBytes) > f.Offset {
+					t.Fatalf("%+v", f)
+				}
+			}
 		}
 	})
 }
