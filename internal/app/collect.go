@@ -47,6 +47,9 @@ type CollectConfig struct {
 	ReceiveBufferBytes int
 	QueueBytes         int
 	Sockets            int
+	MaxStreams         int // 0: the default, as of those below
+	MaxAddresses       int
+	MaxNewStreams      int
 	GRO                string // auto, on or off
 
 	Metadata SharingConfig
@@ -71,6 +74,9 @@ func (c *CollectConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&c.ReceiveBufferBytes, "receive-buffer-size", collector.DefaultReceiveBufferBytes, "socket receive buffer to ask for, in bytes")
 	flags.IntVar(&c.QueueBytes, "queue-bytes", collector.DefaultQueueBytes, "the most bytes of events that wait for the output; what does not fit is dropped as sink_full")
 	flags.IntVar(&c.Sockets, "sockets", 1, "sockets that share the address, each read by a goroutine of its own")
+	flags.IntVar(&c.MaxStreams, "max-streams", 8192, "streams with numbers to know at once, two a host for a while after a rollout; each takes 2 KiB, and up to 20 KiB more if much is lost")
+	flags.IntVar(&c.MaxAddresses, "max-addresses", 8192, "addresses to know at once that send formats without numbers; each takes 1 KiB")
+	flags.IntVar(&c.MaxNewStreams, "max-new-streams", 1024, "streams and addresses to know at once, of each, that are not sealed and sent too little to be trusted")
 	flags.StringVar(&c.GRO, "gro", "auto", "take datagrams joined where the kernel can: auto, on or off")
 	c.Metadata.addFlags(flags)
 	c.Profile.addFlags(flags)
@@ -171,6 +177,7 @@ func finishCollect(account ledger.Collector, path string, streams Streams) error
 func (c *CollectConfig) collectorConfig(out sink.Sink, log *slog.Logger) (collector.Config, error) {
 	config := collector.Config{
 		Listen: c.Listen, Format: c.Format, Other: c.Other, Sink: out, ExitIdle: c.ExitIdle, Sockets: c.Sockets,
+		MaxStreams: c.MaxStreams, MaxAddresses: c.MaxAddresses, MaxNewStreams: c.MaxNewStreams,
 		ReceiveBufferBytes: c.ReceiveBufferBytes, QueueBytes: c.QueueBytes, Log: log,
 	}
 	var err error

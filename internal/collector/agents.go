@@ -32,6 +32,9 @@ type agents struct {
 	frames    *table             // streams with numbers
 	probation *table             // those of them that have yet to prove themselves
 	sources   *table             // addresses that send formats without numbers
+	byBytes   map[uint64]*stream // of sources, by the digest of their record
+	forgotten addresses          // of sources that were evicted before they said who they are
+	strangers *table             // those of them that have yet to prove themselves
 	ids       map[string]*stream // of sources, by the id that their agent_stats state
 	shared    map[uint64]*stream // that are sealed with a host's key, by sharedID
 
@@ -60,16 +63,20 @@ type host struct {
 func newAgents(streams, probation, sources int) *agents {
 	return &agents{
 		records:   maphash.MakeSeed(),
-		frames:    newTable(streams, "evicted"),
-		probation: newTable(probation, "evicted on probation"),
-		sources:   newTable(sources, "evicted"),
+		frames:    newTable(streams, "evicted", "max-streams"),
+		probation: newTable(probation, "evicted on probation", "max-new-streams"),
+		sources:   newTable(sources, "evicted", "max-addresses"),
+		strangers: newTable(probation, "evicted on probation", "max-new-streams"),
 		ids:       make(map[string]*stream),
+		byBytes:   make(map[uint64]*stream),
 		shared:    make(map[uint64]*stream),
 		hosts:     make(map[string]*host),
 	}
 }
 
-func (a *agents) tables() [3]*table { return [3]*table{a.frames, a.probation, a.sources} }
+func (a *agents) tables() [4]*table {
+	return [4]*table{a.frames, a.probation, a.sources, a.strangers}
+}
 
 // source returns the stream of an address that sends a format without numbers.
 // It allocates only for a new one.
@@ -77,14 +84,64 @@ func (a *agents) source(addr netip.AddrPort, now time.Time) *stream {
 	key := streamKey{source: addr}
 	s := a.sources.find(key)
 	if s == nil {
-		if a.sources.full() {
-			a.evict(a.sources.oldest())
+		s = a.strangers.find(key)
+	}
+	if s == nil {
+		if a.strangers.full() {
+			a.evict(a.strangers.victim(), now)
 		}
 		s = &stream{key: key}
-		a.sources.put(s)
+		a.strangers.put(s)
+	}
+	if s.frames < probationFrames {
+		s.frames++
+	}
+	if s.frames == probationFrames && s.table == a.strangers {
+		a.establish(s, false, now)
 	}
 	s.heard = now
 	return s
+}
+
+// byRecord returns the stream of a record that came from the address of s.
+func (a *agents) byRecord(s *stream, record []byte, now time.Time) *stream {
+	if s.record != 0 {
+		return s // it has said before who it is
+	}
+	return a.unite(a.byBytes[maphash.Bytes(a.records, record)], s, now)
+}
+
+// byStatedID returns the stream of an agent_stats that came from the address of s.
+func (a *agents) byStatedID(s *stream, text []byte, now time.Time) *stream {
+	if s.id != "" {
+		return s
+	}
+	stats, err := ledger.ReadAgentStats(text)
+	if err != nil || stats.Stream == "" || stats.ReportedBy != "" {
+		return s
+	}
+	return a.unite(a.ids[stats.Stream], s, now)
+}
+
+// unite makes what came from the address of s part of the stream was, if there is one: the
+// sender's socket is another one, or its way leads through another translation of
+// addresses. A process never makes two records of the same bytes for two streams, and
+// says the id of a stream in that stream alone. It returns the stream to go on with.
+func (a *agents) unite(was, s *stream, now time.Time) *stream {
+	if was == nil || was == s || was.table == nil || s.table == nil || s.audit != nil {
+		return s
+	}
+	key := s.key
+	if a.ids[s.id] == s {
+		delete(a.ids, s.id)
+	}
+	a.leave(s)
+	a.forgetRecord(s)
+	s.table.remove(s)
+	was.net.Received += s.net.Received
+	was.heard = now
+	was.table.move(was, key)
+	return was
 }
 
 // numberedStream returns the stream of that name. A new one that is not sealed is
@@ -98,13 +155,13 @@ func (a *agents) numberedStream(name datagram.StreamName, sealed bool, now time.
 	if s == nil {
 		s = &stream{key: key, audit: new(ledger.Audit)}
 		if h := a.hosts[name.Host]; name.Host != "" && h != nil && h.keyed && h.streams >= maxHostStreams {
-			a.evict(a.oldestOf(h))
+			a.evict(a.oldestOf(h), now)
 		}
 		switch {
 		case sealed && a.establish(s, true, now):
 		default:
 			if a.probation.full() {
-				a.evict(a.probation.oldest())
+				a.evict(a.probation.victim(), now)
 			}
 			a.probation.put(s)
 		}
@@ -174,26 +231,39 @@ func (a *agents) consistent(s *stream, now time.Time) {
 // free one, or that of one that has long been silent, or for a sealed stream
 // that of the one silent longest.
 func (a *agents) establish(s *stream, sealed bool, now time.Time) bool {
-	if a.frames.full() {
-		oldest := a.frames.oldest()
+	to := a.frames
+	if s.audit == nil {
+		to = a.sources
+	}
+	if to.full() {
+		oldest := to.oldest()
 		if !sealed && now.Sub(oldest.heard) < quietTime {
 			return false
 		}
-		a.evict(oldest)
+		a.evict(oldest, now)
 	}
+	former := s.former
 	if s.table != nil {
 		s.table.remove(s)
 	}
-	a.frames.put(s)
+	to.put(s)
+	if former != (streamKey{}) {
+		s.former = former
+		to.byKey[former] = to.byKey[s.key]
+	}
 	return true
 }
 
 // evict forgets the stream. What it counted stays in the account.
-func (a *agents) evict(s *stream) {
+func (a *agents) evict(s *stream, now time.Time) {
 	t := s.table
 	t.remove(s)
 	s.evictedTo = t
-	t.addEvicted(s.account())
+	t.addEvicted(s.account(true), now)
+	if s.isUnknown() {
+		a.forgotten.add(s.key.source.Addr())
+	}
+	a.forgetRecord(s)
 	delete(a.ids, s.id)
 	if s.key.Host != "" {
 		delete(a.shared, sharedID(s.key.StreamName))
@@ -215,6 +285,33 @@ func (a *agents) leave(s *stream) {
 	s.host = nil
 }
 
+// forgotAt returns when something may have been forgotten of a stream that is new here: when
+// the collector was killed, or others like it had to make room. Zero: never.
+func (a *agents) forgotAt(s *stream) time.Time {
+	at := a.killedAt
+	for _, t := range []*table{a.frames, a.probation} {
+		if t.forgotAt.After(at) && (t == a.frames || s.table == a.probation) {
+			at = t.forgotAt
+		}
+	}
+	return at
+}
+
+// crowded returns the table that became nearly full, or nil: so that it is said once.
+func (a *agents) crowded() *table {
+	for _, t := range a.tables() {
+		n := t.recent.Len()
+		switch {
+		case !t.crowded && 5*n >= 4*t.limit:
+			t.crowded = true
+			return t
+		case t.crowded && 5*n < 3*t.limit:
+			t.crowded = false
+		}
+	}
+	return nil
+}
+
 // repeated reports whether the record is the one that the stream sent last.
 func (a *agents) repeated(s *stream, record []byte) bool {
 	return s.host != nil && s.record == maphash.Bytes(a.records, record)
@@ -222,7 +319,10 @@ func (a *agents) repeated(s *stream, record []byte) bool {
 
 // forget makes the next repeat of every record count as new, because a record
 // was lost on its way to the sink.
-func (a *agents) forget() { a.records = maphash.MakeSeed() }
+func (a *agents) forget() {
+	a.records = maphash.MakeSeed()
+	clear(a.byBytes)
+}
 
 // bind reads an agent_init and says whose stream this is. A record of another
 // process than the last one of the host's agent is a restart; a changed fact and
@@ -232,12 +332,21 @@ func (a *agents) bind(s *stream, record []byte) {
 	facts := readFacts(record)
 	process := processDigest(facts.StartedAt, facts.PID)
 
-	s.record = maphash.Bytes(a.records, record)
+	a.forgetRecord(s)
+	if s.record = maphash.Bytes(a.records, record); s.audit == nil {
+		a.byBytes[s.record] = s
+	}
 	h := a.join(s, facts.Hostname)
 	if h.process != 0 && h.process != process && s.process != process {
 		h.restarts++
 	}
 	h.process, s.process = process, process
+}
+
+func (a *agents) forgetRecord(s *stream) {
+	if a.byBytes[s.record] == s {
+		delete(a.byBytes, s.record)
+	}
 }
 
 // facts are those of an agent_init that a collector needs.
@@ -302,8 +411,8 @@ func (a *agents) stats(s *stream, text []byte) (news bool) {
 	news = !about.ended() || !stats.Goodbye
 	about.told = toldBy(stats)
 	if about.audit != nil {
-		if about.fresh && stats.StartedAt.After(a.killedAt.Add(time.Minute)) {
-			about.audit.Unknown = ledger.Ranges{} // it is younger than the kill
+		if about.fresh && stats.StartedAt.After(a.forgotAt(about).Add(time.Minute)) {
+			about.audit.Unknown = ledger.Ranges{} // it is younger than that
 		}
 		about.fresh = false
 		about.audit.Announce(stats.LastNumber, stats.Sums())
@@ -351,10 +460,58 @@ func toldBy(s *ledger.AgentStats) told {
 	}}
 }
 
+// isUnknown says whether events came of which nobody knows whose they are.
+func (s *stream) isUnknown() bool {
+	return s.audit == nil && s.host == nil && s.id == "" && s.net.Received > 0
+}
+
+// addresses is a set of IP addresses that may say of one that it is in it, but never of one
+// that is in it that it is not.
+type addresses [1024]uint64
+
+var addressSeed = maphash.MakeSeed()
+
+func (a *addresses) place(ip netip.Addr) (*uint64, uint64) {
+	bit := maphash.Comparable(addressSeed, ip) % (64 * uint64(len(a)))
+	return &a[bit/64], 1 << (bit % 64)
+}
+
+func (a *addresses) add(ip netip.Addr) {
+	word, bit := a.place(ip)
+	*word |= bit
+}
+
+// fill makes it a set of all.
+func (a *addresses) fill() {
+	for i := range a {
+		a[i] = ^uint64(0)
+	}
+}
+
+func (a *addresses) has(ip netip.Addr) bool {
+	word, bit := a.place(ip)
+	return *word&bit != 0
+}
+
+// unsure returns the addresses from which events came of which nobody knows whose they are:
+// an agent there may have sent them from another port.
+func (a *agents) unsure() *addresses {
+	unsure := a.forgotten
+	for _, t := range []*table{a.sources, a.strangers} {
+		t.all(func(s *stream) {
+			if s.isUnknown() {
+				unsure.add(s.key.source.Addr())
+			}
+		})
+	}
+	return &unsure
+}
+
 // account returns the agents by name with their streams by id; those that sent
 // no agent_init come first, the evicted ones last.
 func (a *agents) account() []ledger.Agent {
 	byHost := map[*host]*ledger.Agent{}
+	unsure := a.unsure()
 	evicted := ledger.Agent{Hostname: evictedName, Restarts: a.evictedRestarts}
 	for _, t := range a.tables() {
 		t.all(func(s *stream) {
@@ -366,10 +523,13 @@ func (a *agents) account() []ledger.Agent {
 				}
 				byHost[s.host] = agent
 			}
-			agent.Streams = append(agent.Streams, s.account())
+			agent.Streams = append(agent.Streams, s.account(s.audit == nil && unsure.has(s.key.source.Addr())))
 		})
 		if t.evicted.Received > 0 || t.evicted.Announced != nil {
 			evicted.Streams = append(evicted.Streams, t.evicted)
+		}
+		if t.unfinished.Received > 0 {
+			evicted.Streams = append(evicted.Streams, t.unfinished)
 		}
 	}
 	all := make([]ledger.Agent, 0, len(byHost)+1)

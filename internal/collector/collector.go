@@ -90,6 +90,10 @@ type Config struct {
 	// Expected are the names of hosts that are missed even if nothing ever came of
 	// them, or their agent ended in order.
 	Expected []string
+	// MaxStreams bounds the streams with numbers that are known, MaxAddresses the addresses
+	// that send formats without, and MaxNewStreams those of either that have yet to prove
+	// themselves. 0: 8192, 8192 and 1024.
+	MaxStreams, MaxAddresses, MaxNewStreams int
 	// Measure gets samples of how long things take. Nil: none are taken.
 	Measure *Measure
 	// StateFile keeps what is known of the senders, and the totals, for the process
@@ -117,6 +121,10 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Sockets < 0 || c.QueueBytes < 0 || c.ReceiveBufferBytes < 0 || c.FlushInterval < 0 || c.ExitIdle < 0 || c.DrainTimeout < 0 || c.SilentAfter < 0 {
 		return c, errors.New("collector: a size, number or duration is negative")
 	}
+	if c.MaxStreams < 0 || c.MaxAddresses < 0 || c.MaxNewStreams < 0 {
+		return c, errors.New("collector: a limit on streams is negative")
+	}
+	c.MaxStreams, c.MaxAddresses, c.MaxNewStreams = cmp.Or(c.MaxStreams, maxStreams), cmp.Or(c.MaxAddresses, maxSources), cmp.Or(c.MaxNewStreams, maxProbation)
 	c.Sockets = max(c.Sockets, 1)
 	c.ReceiveBufferBytes = cmp.Or(c.ReceiveBufferBytes, DefaultReceiveBufferBytes)
 	c.QueueBytes = cmp.Or(c.QueueBytes, DefaultQueueBytes)
@@ -193,7 +201,7 @@ func newCollector(config Config, in ...receiver) *Collector {
 		wake:    make(chan struct{}, 1),
 		heard:   newHeard(config.ExitIdle),
 		account: ledger.Collector{Side: "collector"},
-		agents:  newAgents(maxStreams, maxProbation, maxSources),
+		agents:  newAgents(config.MaxStreams, config.MaxNewStreams, config.MaxAddresses),
 		silence: newSilence(config),
 		queue:   queue{limit: config.QueueBytes},
 	}

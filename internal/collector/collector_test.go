@@ -262,29 +262,46 @@ func TestARecordIsWrittenOnceAndARestartCounted(t *testing.T) {
 	})
 }
 
+// TestStreamsAreBoundedAndTheirEventsKept: however many addresses somebody invents, with
+// records and events, those of agents that have proven themselves stay, and all events
+// are in the account.
 func TestStreamsAreBoundedAndTheirEventsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, socket, end := start(t, Config{Sink: new(memory)})
-		sources := 3 * maxSources
-		for i := range sources {
+		const limit, strangers = 64, 16
+		c, socket, end := start(t, Config{Sink: new(memory), MaxAddresses: limit, MaxNewStreams: strangers})
+		honest := func(i int) netip.AddrPort {
+			return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 1)
+		}
+		for i := range limit / 2 {
+			socket.send(honest(i), agentInit(fmt.Sprintf("honest-%d", i), 1, "2026-01-01T00:00:00Z"))
+			for range probationFrames {
+				socket.send(honest(i), event)
+			}
+		}
+		const invented = 40 * limit
+		for i := range invented {
 			source := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1)
 			host := fmt.Sprintf("node-%d", i)
 			socket.send(source, agentInit(host, 1, "2026-01-01T00:00:00Z"), event, agentInit(host, 2, "2026-01-02T00:00:00Z"))
-			socket.send(agentA, event) // never silent, never evicted
+		}
+		for i := range limit / 2 {
+			socket.send(honest(i), event)
 		}
 		a := end()
-		if n := len(c.agents.sources.byKey); n != maxSources {
-			t.Errorf("%d streams known, want %d", n, maxSources)
+		if n, m := c.agents.sources.recent.Len(), c.agents.strangers.recent.Len(); n != limit/2 || m != strangers || len(c.agents.hosts) != n+m {
+			t.Errorf("%d addresses known, %d of strangers, %d hosts", n, m, len(c.agents.hosts))
 		}
-		if n := len(c.agents.hosts); n != maxSources-1 {
-			t.Errorf("%d hosts known, want %d: those with a stream", n, maxSources-1)
-		}
-		if a.Received != uint64(2*sources) || a.Agents[0].Streams[0].Received != uint64(sources) {
-			t.Errorf("received %d, of it %d from the agent that always spoke", a.Received, a.Agents[0].Streams[0].Received)
+		for i := range limit / 2 {
+			if got := agentOf(a, fmt.Sprintf("honest-%d", i)); len(got.Streams) != 1 || got.Streams[0].Received != probationFrames+1 {
+				t.Errorf("an honest one was pushed out: %+v", got)
+			}
 		}
 		last := a.Agents[len(a.Agents)-1]
-		if want := uint64(sources - maxSources + 1); last.Hostname != evictedName || last.Streams[0].Received != want || last.Restarts != want {
+		if want := uint64(invented - strangers); last.Hostname != evictedName || last.Streams[0].Received != want || last.Restarts != want {
 			t.Errorf("evicted: %+v, want %d events and restarts", last, want)
+		}
+		if n := len(c.agents.byBytes); n > limit/2+strangers {
+			t.Errorf("%d records known", n)
 		}
 	})
 }
@@ -301,7 +318,7 @@ func TestJunkIsCountedByFaultAndLoggedOnce(t *testing.T) {
 			socket.send(agentA, event)
 			synctest.Wait()
 		}
-		if n := len(c.agents.sources.byKey); n != 1 {
+		if n := c.agents.sources.recent.Len() + c.agents.strangers.recent.Len(); n != 1 {
 			t.Errorf("junk made state: %d streams, want 1", n)
 		}
 		a := end()

@@ -198,7 +198,7 @@ func TestForeignersPushNobodyOut(t *testing.T) {
 		t.Errorf("received %d", a.Received)
 	}
 	last := a.Agents[len(a.Agents)-1]
-	if last.Hostname != evictedName || last.Streams[0].Received != invented-maxProbation || *last.Streams[0].Announced != invented-maxProbation {
+	if last.Hostname != evictedName || last.Streams[0].Received != invented-maxProbation || last.Streams[0].Missing != nil {
 		t.Errorf("evicted: %+v", last)
 	}
 }

@@ -267,7 +267,12 @@ func (in *intake) hand(now time.Time) {
 		}
 	}
 	due := c.queue.full() || wasEmpty && !c.queue.empty()
+	crowded := c.agents.crowded()
 	c.mu.Unlock()
+	if crowded != nil {
+		c.config.Log.Warn("The senders that are known take more than four fifths of the room: beyond it some are forgotten, and what of them is missing is unknown",
+			"option", crowded.option, "limit", crowded.limit)
+	}
 	if due {
 		c.wakeWriter()
 	}
@@ -322,12 +327,14 @@ func (in *intake) publish() {
 func (c *Collector) plain(a *arrival, now time.Time) {
 	s := c.agents.source(a.source, now)
 	if a.kind != datagram.KindEvent {
-		defer c.heardFrom(s, now) // who it is may only be known then
+		defer func() { c.heardFrom(s, now) }() // who it is may only be known then
 	}
 	switch a.kind {
 	case datagram.KindAgentInit:
+		s = c.agents.byRecord(s, a.line, now)
 		c.agentInit(s, a.line, 0)
 	case datagram.KindAgentStats:
+		s = c.agents.byStatedID(s, a.line, now)
 		c.agentStats(s, a.line)
 	default:
 		c.heardFrom(s, now)
@@ -375,10 +382,11 @@ func (c *Collector) numbered(in *intake, a *arrival, now time.Time) {
 	}
 }
 
-// firstHeard makes unknown what may have come of a stream before the collector
-// was killed, in the second that was not saved.
+// firstHeard makes unknown what may have come of a stream before something was forgotten:
+// before the collector was killed, in the second that was not saved, or before the
+// stream was evicted.
 func (c *Collector) firstHeard(a *arrival) {
-	if c.agents.killedAt.IsZero() || a.stream.audit.Announced > 0 || a.first <= 1 {
+	if a.stream.audit.Announced > 0 || a.first <= 1 || c.agents.forgotAt(a.stream).IsZero() {
 		return
 	}
 	a.stream.fresh = true

@@ -139,8 +139,12 @@ func (in *intake) known(source netip.AddrPort, now time.Time) bool {
 	}
 	in.c.mu.Lock()
 	defer in.c.mu.Unlock()
-	e, ok := in.c.agents.sources.byKey[streamKey{source: source}]
-	return ok && e.Value.(*stream).host != nil
+	for _, t := range []*table{in.c.agents.sources, in.c.agents.strangers} {
+		if e, ok := t.byKey[streamKey{source: source}]; ok {
+			return e.Value.(*stream).host != nil
+		}
+	}
+	return false
 }
 
 // add appends a line to those at hand.

@@ -29,14 +29,15 @@ const stateVersion = 1
 // kept from one process to the next. It holds only events that the sink has, or
 // that are counted as lost: what waits in memory does not survive a kill.
 type state struct {
-	Version         int                   `json:"version"`
-	Clean           bool                  `json:"clean"` // the process ended in order: what it knows is all there is
-	Totals          ledger.Collector      `json:"totals"`
-	Hosts           []savedHost           `json:"hosts"`
-	Streams         []savedStream         `json:"streams"`
-	Sources         []savedSource         `json:"sources"`
-	Evicted         [3]ledger.AgentStream `json:"evicted"`
-	EvictedRestarts uint64                `json:"evicted_restarts"`
+	Version         int                  `json:"version"`
+	Clean           bool                 `json:"clean"` // the process ended in order: what it knows is all there is
+	Totals          ledger.Collector     `json:"totals"`
+	Hosts           []savedHost          `json:"hosts"`
+	Streams         []savedStream        `json:"streams"`
+	Sources         []savedSource        `json:"sources"`
+	Evicted         []ledger.AgentStream `json:"evicted"`
+	Unfinished      []ledger.AgentStream `json:"unfinished"`
+	EvictedRestarts uint64               `json:"evicted_restarts"`
 }
 
 type savedHost struct {
@@ -95,8 +96,8 @@ func (c *Collector) snapshot() *state {
 		}
 		return x.host.name
 	}
-	for i, t := range c.agents.tables() {
-		s.Evicted[i] = t.evicted.Clone()
+	for _, t := range c.agents.tables() {
+		s.Evicted, s.Unfinished = append(s.Evicted, t.evicted.Clone()), append(s.Unfinished, t.unfinished)
 		// The one silent longest first, so that putting them back keeps the order.
 		t.allFromOldest(func(x *stream) {
 			if x.audit == nil {
@@ -280,7 +281,15 @@ func (c *Collector) restore(s *state, now time.Time) {
 	}
 	a.evictedRestarts = s.EvictedRestarts
 	for i, t := range a.tables() {
-		t.evicted = s.Evicted[i]
+		if i < len(s.Evicted) {
+			t.evicted = s.Evicted[i]
+		}
+		if i < len(s.Unfinished) {
+			t.unfinished = s.Unfinished[i]
+		}
+		if t.unfinished.Received > 0 && (t == a.sources || t == a.strangers) {
+			a.forgotten.fill() // from where they came was not saved
+		}
 	}
 	for _, h := range s.Hosts {
 		a.hosts[h.Name] = &host{name: h.Name, process: h.Process, restarts: h.Restarts, keyed: h.Keyed, heard: h.Heard}

@@ -105,14 +105,14 @@ func (c *Collector) Stats(perAgent bool) Stats {
 		s.add(&in.published)
 	}
 	s.QueueBytes = c.queue.bytes
-	byHost := map[*host]int{}
+	byHost, unsure := map[*host]int{}, c.agents.unsure()
 	if perAgent {
 		s.PerAgent = make([]AgentStats, 0, len(c.agents.hosts))
 	}
 	for _, t := range c.agents.tables() {
-		s.Streams += len(t.byKey)
+		s.Streams += t.recent.Len()
 		t.all(func(x *stream) {
-			f := s.sum(x)
+			f := s.sum(x, x.audit == nil && unsure.has(x.key.source.Addr()))
 			if !perAgent {
 				return
 			}
@@ -144,9 +144,11 @@ func (c *Collector) socketStats() []SocketStats {
 }
 
 // sum adds a stream's figures, and returns them.
-func (s *Stats) sum(x *stream) (f ledger.Figures) {
+func (s *Stats) sum(x *stream, unsure bool) (f ledger.Figures) {
 	if x.audit == nil {
-		f, _ = x.net.Figures() // zero if it tells nothing
+		if f, _ = x.net.Figures(); unsure { // zero if it tells nothing
+			f = ledger.Figures{}
+		}
 		f.Received = x.net.Received
 	} else {
 		f = x.audit.Figures()

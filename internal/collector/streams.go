@@ -9,12 +9,14 @@ import (
 	"tetracast/ledger"
 )
 
-// The bounds of what is kept about senders, however many someone invents. A
-// stream takes 1 KiB, and up to 32 KiB more if its network loses much.
+// The bounds of what is kept about senders, however many someone invents, where the
+// configuration has no others. A stream with numbers takes 2 KiB, and up to 20 KiB
+// more if its network loses much; an address 1 KiB. A fleet has two streams a host
+// for a while after a rollout.
 const (
-	maxStreams   = 4096 // that have proven consistent, or are sealed
-	maxProbation = 1024 // whose frames are not sealed and too few to trust
-	maxSources   = 4096 // addresses that send formats without numbers
+	maxStreams   = 8192 // that have proven consistent, or are sealed
+	maxProbation = 1024 // that sent too little to be trusted, of each sort
+	maxSources   = 8192 // addresses that send formats without numbers
 
 	// maxHostStreams is how many streams the holder of a host's key can have: each new one
 	// above them takes the place of one of its own, not of another host's.
@@ -36,11 +38,12 @@ type streamKey struct {
 // stream is what came of one sender's stream to this collector.
 type stream struct {
 	key       streamKey
-	table     *table // the one it is in; nil: evicted, and its figures are in the totals
-	evictedTo *table // where those are
-	host      *host  // nil: no agent_init came
-	record    uint64 // digest of the last agent_init's bytes
-	process   uint64 // as host.process, of this stream
+	former    streamKey // the address it came from before, if that changed
+	table     *table    // the one it is in; nil: evicted, and its figures are in the totals
+	evictedTo *table    // where those are
+	host      *host     // nil: no agent_init came
+	record    uint64    // digest of the last agent_init's bytes
+	process   uint64    // as host.process, of this stream
 
 	audit *ledger.Audit // nil: its events carry no numbers
 	net   ledger.Net    // where they do not
@@ -68,8 +71,7 @@ type told struct {
 // evicted since their datagram arrived.
 func (s *stream) late(events uint64) {
 	if s.table == nil {
-		s.evictedTo.evicted.Received += events
-		*s.evictedTo.evicted.Announced += events
+		s.evictedTo.unfinished.Received += events
 	}
 }
 
@@ -87,8 +89,10 @@ func (s *stream) idText() string {
 	return s.key.source.String()
 }
 
-// account returns the stream's part of the account.
-func (s *stream) account() ledger.AgentStream {
+// account returns the stream's part of the account. Where unsure is set, events of it may
+// have come from an address that nobody knows to be its sender's: what is missing is
+// then unknown.
+func (s *stream) account(unsure bool) ledger.AgentStream {
 	if s.audit != nil {
 		a := s.audit.Stream(s.idText())
 		a.KeyHost = s.key.Host
@@ -100,7 +104,7 @@ func (s *stream) account() ledger.AgentStream {
 	}
 	a := ledger.AgentStream{Stream: s.idText(), Received: s.net.Received, Ended: ledger.EndedUnknown,
 		Sender: s.told.Sender, SenderDropped: s.told.Dropped, Upstream: s.told.Upstream, StartedAt: s.told.Started}
-	if f, ok := s.net.Figures(); ok {
+	if f, ok := s.net.Figures(); ok && !unsure {
 		a.Announced, a.Missing, a.RefusedBySender = &f.Announced, &f.Missing, &f.Refused
 	}
 	if s.net.Goodbye {
@@ -114,17 +118,25 @@ func streamID(id uint64) string { return string(datagram.AppendStreamID(nil, id)
 
 // table is a bounded set of streams. The one heard last is in front.
 type table struct {
+	option  string // that sets the limit
+	crowded bool   // that it is nearly full was said
 	limit   int
 	byKey   map[streamKey]*list.Element // of *stream
 	recent  list.List
-	evicted ledger.AgentStream // the sum of those that had to make room
+	evicted ledger.AgentStream // the sum of those that had to make room after their goodbye
+	// unfinished is the sum of the others: what came. They may go on, as another stream
+	// for whoever forgot them, so what of them is missing nobody can say.
+	unfinished ledger.AgentStream
+	forgotAt   time.Time // when one of these was evicted last
 }
 
-func newTable(limit int, evicted string) *table {
+func newTable(limit int, evicted, option string) *table {
 	return &table{
-		limit:   limit,
-		byKey:   make(map[streamKey]*list.Element),
-		evicted: ledger.AgentStream{Stream: evicted, Ended: ledger.EndedUnknown},
+		option:     option,
+		limit:      limit,
+		byKey:      make(map[streamKey]*list.Element),
+		evicted:    ledger.AgentStream{Stream: evicted, Ended: ledger.EndedUnknown},
+		unfinished: ledger.AgentStream{Stream: evicted + ", unfinished", Ended: ledger.EndedUnknown},
 	}
 }
 
@@ -144,7 +156,26 @@ func (t *table) find(key streamKey) *stream {
 }
 
 // full says whether another stream would need the place of one.
-func (t *table) full() bool { return len(t.byKey) >= t.limit }
+func (t *table) full() bool { return t.recent.Len() >= t.limit }
+
+// maxVictims is how many streams are looked at for one that sent next to nothing.
+const maxVictims = 64
+
+// victim returns the stream to make room: of those silent longest one that sent no more
+// than a datagram, as whoever invents many of them does, else the oldest; or nil.
+func (t *table) victim() *stream {
+	e := t.recent.Back()
+	for range maxVictims {
+		if e == nil {
+			break
+		}
+		if s := e.Value.(*stream); s.frames <= 1 {
+			return s
+		}
+		e = e.Prev()
+	}
+	return t.oldest()
+}
 
 // oldest returns the stream that was silent longest, or nil.
 func (t *table) oldest() *stream {
@@ -164,7 +195,18 @@ func (t *table) put(s *stream) {
 func (t *table) remove(s *stream) {
 	t.recent.Remove(t.byKey[s.key])
 	delete(t.byKey, s.key)
-	s.table = nil
+	delete(t.byKey, s.former)
+	s.table, s.former = nil, streamKey{}
+}
+
+// move makes an address the one that the stream comes from. What comes from the one
+// before is still its.
+func (t *table) move(s *stream, to streamKey) {
+	e := t.byKey[s.key]
+	delete(t.byKey, s.former)
+	s.former, s.key = s.key, to
+	t.byKey[to] = e
+	t.recent.MoveToFront(e)
 }
 
 // all calls f for each stream, the one heard last first.
@@ -183,7 +225,12 @@ func (t *table) allFromOldest(f func(*stream)) {
 
 // addEvicted adds the figures of a stream that had to make room to the totals.
 // All streams of a table carry numbers, or none do.
-func (t *table) addEvicted(a ledger.AgentStream) {
+func (t *table) addEvicted(a ledger.AgentStream, now time.Time) {
+	if a.Ended != ledger.EndedGoodbye {
+		t.unfinished.Received += a.Received
+		t.forgotAt = now
+		return
+	}
 	t.evicted.Received += a.Received
 	if t.evicted.Announced == nil && a.Numbers != nil {
 		zero := new(ledger.Audit).Stream(t.evicted.Stream)
