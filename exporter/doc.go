@@ -14,7 +14,14 @@
 // for an event. As soon as an event has to wait, because another caller holds
 // the role or a destination takes nothing, the caller only copies it into a
 // queue bounded in bytes, and the goroutine of [UDPExporter.Run] takes the role
-// and empties the queue. No caller ever waits for a destination.
+// and empties the queue. No caller ever waits for a destination. What must stay true of
+// all this stands in docs/exporter.md.
+//
+// # The end
+//
+// A source that ends by itself calls [UDPExporter.Finish], which returns when all that
+// was taken was sent. After a signal the context of Run ends, which gives what is
+// queued [Config.DrainTimeout].
 //
 // # The account
 //

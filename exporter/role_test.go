@@ -66,14 +66,12 @@ func TestStatsDuringClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := start(t, e)
-	quit, asked := make(chan struct{}), make(chan int)
+	quit, asked := make(chan struct{}), make(chan struct{})
 	go func() {
-		n := 0
+		defer close(asked)
 		for !isOver(quit) {
 			_, _ = e.Stats(), e.Account()
-			n++
 		}
-		asked <- n
 	}()
 	time.Sleep(5 * time.Millisecond)
 	if err := e.SetDestinations([]Destination{{Address: "127.0.0.1:40001"}}); err != nil {
@@ -82,10 +80,9 @@ func TestStatsDuringClose(t *testing.T) {
 	time.Sleep(5 * time.Millisecond)
 	stop()
 	_ = e.Close()
+	time.Sleep(5 * time.Millisecond)
 	close(quit)
-	if n := <-asked; n < 10 {
-		t.Errorf("asked %d times", n)
-	}
+	<-asked
 }
 
 // TestSetDestinationsWithoutRun: it returns, whatever waits, and what waits goes to
