@@ -152,7 +152,9 @@ func (s *stream) verdict(err error, now time.Time) (wait time.Duration, reason l
 		if s.stuck.IsZero() {
 			s.stuck = now
 		}
-		if stuck := now.Sub(s.stuck); stuck < stuckTime {
+		var full *udp.SendError
+		never := errors.As(err, &full) && full.Never
+		if stuck := now.Sub(s.stuck); stuck < stuckTime && !never {
 			return max(fullWait, stuck), 0
 		}
 		reason = ledger.NoBuffers

@@ -37,6 +37,7 @@ type SendError struct {
 	Errno unix.Errno
 	MTU   int           // of the path, in bytes of IP packet; 0: unknown
 	After time.Duration // with ErrPaced: how long to wait
+	Never bool          // with ErrNoBuffers: its IP fragments are more than the queue takes, though nothing else of the socket is in it
 }
 
 // Error names the class and the kernel's error.

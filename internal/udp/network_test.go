@@ -57,6 +57,40 @@ func TestDeviceQueueFull(t *testing.T) {
 	}
 }
 
+// TestNeverFits (S3): a datagram with more IP fragments than the device's queue takes
+// is told so after a few tries, each when the queue is empty, so that little leaves for
+// nothing; one that fits passes, whatever waited before it.
+func TestNeverFits(t *testing.T) {
+	l := newLink(t, "tc")
+	listener := l.listen(ListenOptions{ReceiveBufferBytes: 16 << 20})
+	l.Sh(l.Sender, "tc qdisc add dev va root tbf rate 20mbit burst 5kb limit 6000")
+	c := l.dial(Options{})
+	fits := slices.Repeat(sized(4000), 40)
+	for range 3 {
+		if taken, refused := sendAll(t, c, fits); taken != len(fits) {
+			t.Fatalf("taken %d, refused %v", taken, refused)
+		}
+		calls := c.Stats().Calls
+		for tries := 1; ; tries++ {
+			sent, err := c.Send(sized(20000))
+			var sendErr *SendError
+			if sent != 0 || !errors.As(err, &sendErr) || sendErr.Class != ErrNoBuffers || tries > 1000 {
+				t.Fatalf("20,000 bytes into a queue of 6,000: sent %d, %v, at the %dth try", sent, err, tries)
+			}
+			if sendErr.Never {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if n := c.Stats().Calls - calls; n != maxJams+1 {
+			t.Errorf("it was offered %d times, want %d", n, maxJams+1)
+		}
+	}
+	if n := drain(t, listener); n != 3*len(fits) {
+		t.Errorf("%d of %d arrived", n, 3*len(fits))
+	}
+}
+
 // TestQueueCuts (S3): auto does without GSO while a device, be it the one below a
 // bridge, has a queue that cuts messages, at the root or inside of another, and takes
 // it where queues leave messages whole. It looks again with another socket, and once a
