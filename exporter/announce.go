@@ -74,8 +74,11 @@ func (e *UDPExporter) announceStraight() bool {
 		settled.datagrams, settled.bytes = s.counts.datagrams, s.counts.bytes
 		s.befell.publishSize(&e.settled.befell[i], len(s.recordAlone[0]))
 	}
+	ordered := e.announce || len(e.orders) > 0
 	e.giveBack()
-	e.arrange()
+	if ordered || e.closed || !e.queue.empty() || e.comes == never { // else nothing falls due sooner than before
+		e.arrange()
+	}
 	e.mu.Unlock()
 	return true
 }
