@@ -21,6 +21,11 @@ const (
 	GELFOne                    // the event's JSON as the text of one field, _event
 )
 
+// MaxLuceneField is the most bytes of a field that is searched as a whole: what Lucene
+// takes as a term (IndexWriter.MAX_TERM_LENGTH, Lucene 9), and so Elasticsearch,
+// OpenSearch and Graylog, which refuse the whole message beyond it.
+const MaxLuceneField = 32766
+
 // GELFCompression says how a GELF message is compressed.
 type GELFCompression uint8
 
@@ -66,6 +71,12 @@ type GELFConfig struct {
 	Host        string // empty: unknown
 	Fields      GELFFields
 	FullMessage bool // the event's JSON as full_message too
+	OneLabels   bool // flat: labels and annotations of pods and nodes as JSON in one field
+	// MaxField is the most bytes of a field's text: a flat field is cut to it, between
+	// characters, and _tetracast_cut_fields says how many were; an event that is one
+	// field is [ErrOversize] beyond it; and a full_message that would be longer is left
+	// out. 0: no bound.
+	MaxField    int
 	Compression GELFCompression
 	// RecordCompression is that of agent_init; nil: Compression.
 	RecordCompression *GELFCompression
@@ -118,6 +129,7 @@ func NewGELF(c GELFConfig) (*GELF, error) {
 		c.Host = "unknown"
 	}
 	p := &GELF{config: c, stamp: stamp{stream: c.Stream}, message: c.Stream}
+	p.flat.maxField, p.flat.shapes.oneLabels = c.MaxField, c.OneLabels
 	p.head = appendQuoted([]byte(`{"version":"1.1","host":`), []byte(c.Host))
 	p.tail = append(AppendStreamID([]byte(`,"_tetracast_stream":"`), c.Stream), '"')
 	if r := c.RecordCompression; r == nil {
@@ -140,7 +152,18 @@ func NewGELF(c GELFConfig) (*GELF, error) {
 // Pack adds the event's message as a datagram, or its chunks as several. The
 // last chunk counts as the event.
 func (p *GELF) Pack(b *Batch, event *Event) error {
-	return p.pack(b, trimLine(event.Line), event.Number, 1)
+	line := trimLine(event.Line)
+	if p.config.Fields == GELFOne && !p.mayBeField(line) {
+		return ErrOversize
+	}
+	err := p.pack(b, line, event.Number, 1)
+	event.Cut = err == nil && p.flat.cut > 0
+	return err
+}
+
+// mayBeField says whether the text is not too long for a field.
+func (p *GELF) mayBeField(text []byte) bool {
+	return p.config.MaxField <= 0 || len(text) <= p.config.MaxField
 }
 
 // Flush does nothing: no event waits for another.
@@ -171,7 +194,11 @@ func (p *GELF) MaxLine(event *Event) int {
 		times += 2
 	}
 	room := maxGELFChunks*(p.config.MaxDatagram-gelfChunkHeader) - len(p.head) - 4<<10
-	return max(0, room/times)
+	most := max(0, room/times)
+	if p.config.Fields == GELFOne && p.config.MaxField > 0 {
+		most = min(most, p.config.MaxField+len("\n"))
+	}
+	return most
 }
 
 // messageRoom is a guess at what a message takes beside its line: the names of
@@ -265,7 +292,7 @@ func (p *GELF) appendFront(dst, line []byte, number uint64) ([]byte, error) {
 		dst = appendQuoted(append(dst, `,"_event":`...), line)
 	}
 	h := &p.flat.headline
-	if p.config.FullMessage || number == 0 && p.config.Fields == GELFFlat {
+	if p.config.FullMessage && p.mayBeField(line) || number == 0 && p.config.Fields == GELFFlat {
 		dst = appendQuoted(append(dst, `,"full_message":`...), line)
 	}
 	dst = append(dst, `,"_event_type":"`...)
@@ -282,6 +309,10 @@ func (p *GELF) appendFront(dst, line []byte, number uint64) ([]byte, error) {
 	if number > 0 {
 		dst = append(dst, `,"_tetracast_seq":`...)
 		dst = strconv.AppendUint(dst, number, 10)
+	}
+	if p.flat.cut > 0 {
+		dst = append(dst, `,"_tetracast_cut_fields":`...)
+		dst = strconv.AppendInt(dst, int64(p.flat.cut), 10)
 	}
 	return append(dst, `,"_tetracast_dropped":`...), nil
 }

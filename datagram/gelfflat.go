@@ -12,6 +12,8 @@ import "bytes"
 // are objects, so that an index of such messages does not get a field for each
 // element of each ancestor.
 //
+// No two fields have one name, whatever the names in the event; see gelfnames.go.
+//
 // The members of an event come in the same order again and again, so a
 // flattener learns them: what follows which, and what their names become.
 type flattener struct {
@@ -19,12 +21,17 @@ type flattener struct {
 	scan     scanner
 	shapes   shapes
 	memo     memo
+	kinds    int  // events in the line at hand: one
+	odd      bool // a label in it is no text
+	maxField int  // bytes of a field's text; 0: no bound
+	cut      int  // fields of the line at hand that were cut to it
 }
 
 // append appends the fields of a line, an event or a record.
 func (f *flattener) append(dst, line []byte) ([]byte, error) {
 	f.headline = headline{}
 	f.scan = scanner{text: line}
+	f.kinds, f.odd, f.cut = 0, false, 0
 	return f.appendObject(dst, &f.shapes.root, 0)
 }
 
@@ -34,39 +41,67 @@ const maxFlat = 16
 // appendObject appends the object at hand, whose members are in the shape.
 func (f *flattener) appendObject(dst []byte, object *shape, depth int) ([]byte, error) {
 	s := &f.scan
+	from, begin := len(dst), s.pos
+	strange := false // two members may have one name that otherwise have not
 	at := &object.inside
 	for first := true; ; first = false {
 		next := s.known(at, first)
 		if next == nil {
 			key, more, err := s.member(first)
-			if err != nil || !more {
+			if err != nil {
 				return dst, err
 			}
-			next = f.shapes.learn(object, at, key)
+			if !more {
+				break
+			}
+			var isNew bool
+			next, isNew = f.shapes.learn(object, at, key)
+			strange = strange || !isNew && (next.temporary || f.repeated(begin, key))
 		}
 		at = &next.next
-		start := s.pos
 		var err error
-		switch next.role {
-		case rolePlain, rolePod:
-			dst, err = f.appendValue(dst, next, depth+1)
-		case roleNoted:
-			dst, err = f.appendValue(dst, next, depth+1)
-			f.headline.note(next.note, textOf(s.text[start:s.pos]))
-		case roleEvent:
-			if s.text[start] == '{' {
-				f.headline.kind = next.key[1 : len(next.key)-len(`":`)]
-				dst, err = f.appendObject(dst, next, 1)
-			} else {
-				dst, err = f.appendValue(dst, next, depth+1)
-			}
-		default:
-			dst, err = f.appendProcess(dst, next, depth+1)
-		}
-		if err != nil {
+		if dst, err = f.appendMember(dst, next, depth); err != nil {
 			return dst, err
 		}
 	}
+	if object.role == roleEvent {
+		f.shapes.root.strange = f.shapes.root.strange || strange // its names stand at the root
+		return dst, nil
+	}
+	if object == &f.shapes.root {
+		strange = strange || object.strange
+		object.strange = false
+	}
+	if !strange && !object.clash && !(f.odd && object.isLabels) {
+		return dst, nil
+	}
+	return f.rename(dst, from, begin, object, depth)
+}
+
+// appendMember appends the value at hand, a member of an object.
+func (f *flattener) appendMember(dst []byte, next *shape, depth int) (_ []byte, err error) {
+	s := &f.scan
+	start := s.pos
+	switch next.role {
+	case rolePlain, rolePod:
+		dst, err = f.appendValue(dst, next, depth+1)
+	case roleNoted:
+		dst, err = f.appendValue(dst, next, depth+1)
+		f.headline.note(next.note, textOf(s.text[start:s.pos]))
+	case roleEvent:
+		if f.kinds++; f.kinds > 1 {
+			f.shapes.root.strange = true // the members of two events
+		}
+		if s.text[start] == '{' {
+			f.headline.kind = next.key[1 : len(next.key)-len(`":`)]
+			dst, err = f.appendObject(dst, next, 1)
+		} else {
+			dst, err = f.appendValue(dst, next, depth+1)
+		}
+	default:
+		dst, err = f.appendProcess(dst, next, depth+1)
+	}
+	return dst, err
 }
 
 // textOf returns the inside of a JSON value if it is a string.
@@ -88,8 +123,12 @@ func (f *flattener) appendValue(dst []byte, field *shape, depth int) ([]byte, er
 			return dst, err
 		}
 		dst = append(dst, field.name...)
+		if f.maxField > 0 && s.pos-start-len(`""`) > f.maxField {
+			return append(append(append(dst, '"'), f.cutText(s.text[start+1:s.pos-1])...), '"'), nil
+		}
 		return append(dst, s.text[start:s.pos]...), nil
-	case c == '{' && depth < maxFlat:
+	case c == '{' && depth < maxFlat && !field.isText:
+		f.odd = f.odd || field.isLabel
 		return f.appendObject(dst, field, depth)
 	case c == '[' && field.isElements:
 		return f.appendElements(dst, field, depth)
@@ -153,8 +192,15 @@ func (f *flattener) appendList(dst []byte, field *shape) ([]byte, error) {
 	}
 	list, at := s.text[start:s.pos], len(dst)
 	dst = append(append(dst, field.name...), '"')
-	dst = append(appendJoined(dst, list), '"')
-	last.keep(list, dst[at:])
+	text, cut := len(dst), f.cut
+	dst = appendJoined(dst, list)
+	if f.maxField > 0 && len(dst)-text > f.maxField {
+		dst = dst[:text+len(f.cutText(dst[text:]))]
+	}
+	dst = append(dst, '"')
+	if f.cut == cut {
+		last.keep(list, dst[at:])
+	}
 	return dst, nil
 }
 

@@ -101,8 +101,9 @@ func (f *flattener) appendProcess(dst []byte, field *shape, depth int) ([]byte, 
 		}
 		return append(dst, slot.fields...), nil
 	}
+	cut := f.cut
 	dst, err := f.appendValue(dst, field, depth)
-	if err == nil && slot != nil && slot.keep(f.scan.text[start:f.scan.pos], dst[at:]) && field.role == roleProcess {
+	if err == nil && slot != nil && f.cut == cut && slot.keep(f.scan.text[start:f.scan.pos], dst[at:]) && field.role == roleProcess {
 		slot.binary, slot.namespace, slot.pod = spanOf(text, h.binary), spanOf(text, h.namespace), spanOf(text, h.pod)
 	}
 	return dst, err

@@ -21,6 +21,13 @@ type shape struct {
 	role         shapeRole
 	note         note
 	isElements   bool       // its list is taken apart
+	isText       bool       // its object is one field
+	isLabels     bool       // its object is labels, whose values are texts
+	isLabel      bool       // it is one of them
+	changed      bool       // the name is not the key
+	temporary    bool       // nothing leads to it
+	clash        bool       // of an object: two members may have one name
+	strange      bool       // of the root: members of this event may have one name
 	last         remembered // the last list that it held, with its name
 }
 
@@ -39,8 +46,9 @@ const (
 
 // shapes holds all that was learned.
 type shapes struct {
-	root  shape
-	count int
+	root      shape
+	count     int
+	oneLabels bool // labels are one field
 }
 
 // maxSkipped is how many members that are missing this time are looked behind.
@@ -66,35 +74,43 @@ func (s *scanner) known(at **shape, first bool) *shape {
 	return nil
 }
 
-// learn returns the shape of a member that is not where it was expected.
-func (t *shapes) learn(object *shape, at **shape, key []byte) *shape {
+// learn returns the shape of a member that is not where it was expected, and whether
+// it is new and learned: then what it has in common with others is known for good.
+func (t *shapes) learn(object *shape, at **shape, key []byte) (s *shape, isNew bool) {
 	members := 0
 	for next := object.inside; next != nil; next = next.next {
 		if bytes.Equal(next.key[1:len(next.key)-len(`":`)], key) {
-			return next
+			return next, false
 		}
 		members++
 	}
 	quoted := append(append([]byte{'"'}, key...), '"', ':')
-	return t.add(object, at, quoted, key, members)
+	before := t.count
+	s = t.add(object, at, quoted, key, members)
+	t.noteClash(object, s)
+	return s, t.count > before
 }
 
 // add puts a new shape at its place among an object's members. part is what it
 // adds to the name.
 func (t *shapes) add(object *shape, at **shape, quoted, part []byte, members int) *shape {
 	next := &shape{next: *at}
-	if t.count < maxShapes && members < maxMembers && len(part) <= maxShapeKey {
+	if !object.temporary && t.count < maxShapes && members < maxMembers && len(part) <= maxShapeKey {
 		t.count++
 		*at = next
-	} // else nothing leads to it
+	} else {
+		next.temporary = true
+	}
 	next.key = quoted
 	isRoot, isEvent := object == &t.root, object.role == roleEvent
-	next.describe(object, part, isRoot)
+	next.isLabel = object.isLabels
+	next.describe(object, part, isRoot, t.oneLabels)
 	if isRoot || isEvent {
 		next.name = append(next.name, `,"_`...)
 		if keeps(part, isEvent) {
 			next.name = append(next.name, "event_"...)
 			part = bytes.TrimPrefix(part, []byte("@"))
+			next.changed = true
 		}
 	} else {
 		next.name = append(next.name, object.name[:len(object.name)-len(`":`)]...)
@@ -102,7 +118,7 @@ func (t *shapes) add(object *shape, at **shape, quoted, part []byte, members int
 	}
 	for _, c := range part {
 		if !legal[c] {
-			c = '_'
+			c, next.changed = '_', true
 		}
 		next.name = append(next.name, c)
 	}
@@ -111,7 +127,7 @@ func (t *shapes) add(object *shape, at **shape, quoted, part []byte, members int
 }
 
 // describe says what a member of the object is.
-func (s *shape) describe(object *shape, key []byte, isRoot bool) {
+func (s *shape) describe(object *shape, key []byte, isRoot, oneLabels bool) {
 	switch {
 	case isRoot && isKind(key):
 		s.role = roleEvent
@@ -127,6 +143,8 @@ func (s *shape) describe(object *shape, key []byte, isRoot bool) {
 	switch text := string(key); {
 	case object.role == roleProcess && text == "pod":
 		s.role = rolePod
+	case text == "pod_labels", text == "pod_annotations", text == "node_labels", isRoot && text == "labels":
+		s.isLabels, s.isText = true, oneLabels
 	case object.role != roleEvent:
 	case text == "process":
 		s.role = roleProcess

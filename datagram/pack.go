@@ -23,6 +23,9 @@ type Event struct {
 	// Summary is what Scan says of Wire. Nil: a packer that needs it looks
 	// into Wire, or else into Line.
 	Summary *transcode.Summary
+	// Cut is set by Pack: the event is in a datagram, but parts of it were too long for
+	// the format.
+	Cut bool
 }
 
 // Batch is a list of datagrams ready to be sent. The zero value is empty. It

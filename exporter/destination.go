@@ -41,7 +41,8 @@ type Destination struct {
 	// event in json and ndjson.
 	JSONSequence bool
 	// GELF and Syslog say more about those formats. Stream and MaxDatagram are
-	// filled in; so are the host's name and the process id, where empty.
+	// filled in; so are the host's name and the process id, where empty. GELF.MaxField
+	// is datagram.MaxLuceneField where it is 0, and no bound where it is negative.
 	GELF   datagram.GELFConfig
 	Syslog datagram.SyslogConfig
 	// LocalTime writes the time of RFC 3164 in the zone of this host, where Syslog.Zone
@@ -219,6 +220,8 @@ var options = map[string]func(d *Destination, value string) error{
 	"drop-oldest":              truth(func(d *Destination) *bool { return &d.DropOldest }),
 	"json-sequence":            truth(func(d *Destination) *bool { return &d.JSONSequence }),
 	"gelf-full-message":        truth(func(d *Destination) *bool { return &d.GELF.FullMessage }),
+	"gelf-one-labels":          truth(func(d *Destination) *bool { return &d.GELF.OneLabels }),
+	"gelf-max-field":           number(func(d *Destination) *int { return &d.GELF.MaxField }),
 	"gelf-fields":              parsed(func(d *Destination) *datagram.GELFFields { return &d.GELF.Fields }, datagram.ParseGELFFields),
 	"gelf-compression":         parsed(func(d *Destination) *datagram.GELFCompression { return &d.GELF.Compression }, datagram.ParseGELFCompression),
 	"metadata-compression":     func(d *Destination, v string) error { d.MetadataCompression = v; return nil },

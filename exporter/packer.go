@@ -24,6 +24,7 @@ func newPacker(s *stream, d Destination, host metadata.Facts) (datagram.Packer, 
 	case "gelf":
 		c := d.GELF
 		c.Stream, c.MaxDatagram = s.id, d.MaxDatagram
+		setDefault(&c.MaxField, datagram.MaxLuceneField)
 		setDefault(&c.Host, host.Hostname)
 		if d.MetadataCompression != "" {
 			compression, err := datagram.ParseGELFCompression(d.MetadataCompression)

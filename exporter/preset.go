@@ -21,7 +21,7 @@ var presets = []Preset{
 	{"filebeat", "json", DefaultPort, 10 << 10, false, "udp input, max_message_size 10KiB: Filebeat 9.2 reference"},
 	{"fluent-bit", "json", 5170, 32000, false, "udp input, chunk_size 32 KB: Fluent Bit 4.2 manual"},
 	{"fluentd", "json", 5160, 4096, false, "in_udp, message_length_limit 4096: Fluentd 1.x manual"},
-	{"graylog", "gelf", 12201, 8192, false, "GELF via UDP, 8192 bytes a chunk: Graylog manual, 2026"},
+	{"graylog", "gelf", 12201, datagram.DefaultFrameDatagram, false, "GELF via UDP takes chunks of 8192 bytes and more (Graylog manual, 2026), but of those a path may lose fragments"},
 	{"logstash", "json", DefaultPort, datagram.MaxPayload, false, "udp input plugin 3.3.3, buffer_size 65536: its reference"},
 	{"otel", "json", DefaultPort, datagram.MaxPayload, true, "udplog receiver, its buffer of 64 KiB: OpenTelemetry Collector 0.130.0"},
 	{"rsyslog", "syslog", 514, 8096, true, "glbl.c, iMaxLine 8096, which the manual rounds to 8k: rsyslog 8.2302.0"},

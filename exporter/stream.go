@@ -212,8 +212,11 @@ func (s *stream) pack(event *datagram.Event, t *transcode.Transcoder) {
 	if !s.announced && s.announceDue == never {
 		s.announceNow() // agent_init goes before the first event
 	}
-	event.Number = s.number + 1
+	event.Number, event.Cut = s.number+1, false
 	err := s.packer.Pack(&s.batch, event)
+	if event.Cut {
+		s.counts.truncated++
+	}
 	if err != nil {
 		line := event.Line
 		err = s.shorten(event, t)

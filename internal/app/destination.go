@@ -26,6 +26,8 @@ type DestinationConfig struct {
 	GELFFields       string // flat or one
 	GELFCompression  string // none, gzip or zlib
 	GELFFullMessage  bool
+	GELFOneLabels    bool
+	GELFMaxField     int // bytes; -1: no bound
 	Syslog           datagram.SyslogConfig
 	SyslogLocalTime  bool
 	Frame            FrameConfig
@@ -54,6 +56,8 @@ func (c *DestinationConfig) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.GELFFields, "gelf-fields", "flat", "how an event stands in gelf: flat, a field for each value, or one, as JSON in one field")
 	flags.StringVar(&c.GELFCompression, "gelf-compression", "none", "of gelf messages: none, gzip or zlib")
 	flags.BoolVar(&c.GELFFullMessage, "gelf-full-message", false, "put the event's JSON into full_message too")
+	flags.BoolVar(&c.GELFOneLabels, "gelf-one-labels", false, "write labels and annotations as JSON in one field, instead of a field for each")
+	flags.IntVar(&c.GELFMaxField, "gelf-max-field", datagram.MaxLuceneField, "the most bytes of a field in gelf; Elasticsearch, OpenSearch and Graylog refuse messages with longer ones; -1: no bound")
 	flags.BoolVar(&c.Syslog.RFC3164, "syslog-rfc3164", false, "write syslog as RFC 3164 has it, for old receivers; it carries no sequence")
 	flags.BoolVar(&c.SyslogLocalTime, "syslog-local-time", false, "write the time of RFC 3164, which names no zone, in that of this host instead of UTC")
 	flags.BoolVar(&c.Syslog.BOM, "syslog-bom", false, "put a byte order mark before the JSON, which says that it is UTF-8")
@@ -137,6 +141,7 @@ func (c *DestinationConfig) base() (d exporter.Destination, err error) {
 		}
 	}
 	d.Preset, d.Format, d.JSONSequence, d.GELF.FullMessage = c.Preset, c.Format, c.JSONSequence, c.GELFFullMessage
+	d.GELF.OneLabels, d.GELF.MaxField = c.GELFOneLabels, c.GELFMaxField
 	d.Syslog, d.LocalTime = c.Syslog, c.SyslogLocalTime
 	d.MetadataCompression = c.MetadataSqueeze
 	d.UDPBufferSize, d.GSO, d.ZeroCopy, d.RotateSourcePort = c.UDPBufferSize, c.GSO, c.ZeroCopy, c.RotateSourcePort
