@@ -83,7 +83,7 @@ type Conn struct {
 	answered bool    // there are some
 	trouble  *Answer // the last of them that was not TooBig
 
-	jammed int // times that a datagram in IP fragments met a full device queue, in a row
+	short shortQueue
 
 	rebindNext time.Time
 	stats      connCounters
@@ -188,11 +188,15 @@ func (c *Conn) use(fd int) {
 // it fails.
 func (c *Conn) Send(datagrams [][]byte) (sent int, err error) {
 	var t tries
-	if c.jammed > 0 && c.cut(datagrams) && c.unsent() > 0 {
-		return 0, &SendError{Class: ErrNoBuffers, Errno: unix.ENOBUFS}
-	}
 	for sent < len(datagrams) {
 		rest := datagrams[sent:]
+		if c.short.known {
+			n, sendErr := c.withRoom(rest)
+			if sendErr != nil {
+				return sent, sendErr
+			}
+			rest = rest[:n]
+		}
 		if n, wait := c.pace.allow(rest); n < len(rest) {
 			if n == 0 {
 				return sent, &SendError{Class: ErrPaced, After: wait}
@@ -200,9 +204,6 @@ func (c *Conn) Send(datagrams [][]byte) (sent int, err error) {
 			rest = rest[:n]
 		}
 		taken, errno := c.offer(rest)
-		if taken > 0 {
-			c.jammed = 0
-		}
 		sent += taken
 		c.pace.take(rest[:taken])
 		c.stats.datagrams.Add(uint64(taken))
@@ -330,35 +331,13 @@ func (c *Conn) failed(errno unix.Errno, rest [][]byte, t *tries, at int) *SendEr
 		}
 	}
 	sendErr := &SendError{Class: class, Errno: errno}
-	if class == ErrNoBuffers && c.cut(rest) {
-		if c.jammed++; c.jammed > maxJams {
-			sendErr.Never, c.jammed = true, 0
-		}
+	if class == ErrNoBuffers && len(rest) > 0 && c.cut(rest[0]) {
+		sendErr.Never = c.jam(len(rest[0]))
 	}
 	if class == ErrTooLarge {
 		sendErr.MTU = c.mtu.bytes
 	}
 	return sendErr
-}
-
-// maxJams is how often a datagram in IP fragments is offered to a full device queue
-// once nothing else of the socket is in it. Each time some fragments leave for
-// nothing; but others may have filled the queue.
-const maxJams = 3
-
-// cut says whether IP cuts the first of the datagrams into fragments.
-func (c *Conn) cut(datagrams [][]byte) bool {
-	return len(datagrams) > 0 && c.mtu.bytes > 0 && len(datagrams[0]) > c.PathPayload()
-}
-
-// unsent returns the bytes of memory of what the kernel took and the device did not
-// yet send.
-func (c *Conn) unsent() int {
-	n, err := unix.IoctlGetInt(c.fd, unix.SIOCOUTQ)
-	if err != nil {
-		return 0
-	}
-	return n
 }
 
 // SendBufferBytes returns the send buffer that the kernel gave, which is twice
