@@ -1,5 +1,5 @@
 # What a developer types. .ci/run is what has to pass.
-.PHONY: check test race bench bench-gate bench-metadata-page fuzz kills soak interop package update
+.PHONY: check test race bench bench-gate bench-metadata-page fuzz kills torture soak interop package update
 
 PEERS ?= $(HOME)/.cache/tetracast-peers
 
@@ -40,6 +40,10 @@ fuzz: ## every parser for FUZZTIME
 
 kills: ## kill -9 in the middle of writing the metadata file, 200 times
 	TETRACAST_KILLS=200 go test -count=1 ./metadata -run Killed -v
+
+torture: ## the file source for five minutes: rotation, compression, retention, kill -9, a slow destination; and many random worlds
+	TETRACAST_TORTURE=5m go test -count=1 ./cmd/tetracast -run TestFileTorture -v -timeout 10m
+	TETRACAST_WORLDS=2000 go test -count=1 ./internal/source/filetail -run TestWorld -timeout 15m
 
 soak: ## the long runs: ten minutes with faults coming and going, millions of datagrams and of junk
 	TETRACAST_SOAK=10m go test ./cmd/tetracast -run TestSoak -v -timeout 15m

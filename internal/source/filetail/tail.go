@@ -179,6 +179,7 @@ func (t *Tail) await(ctx context.Context) {
 // look finds out what is there.
 func (t *Tail) look() {
 	now := time.Now()
+	t.changed = t.changed || t.looked.IsZero() // what comes behind the first look is ours
 	t.looked, t.again = now, false
 	names := t.config.Names()
 	paths := expand(names)
