@@ -76,6 +76,7 @@ type UDPExporter struct {
 
 	leaving chan struct{}         // tells keepStored that there is something to leave; capacity 1
 	spoilt  chan *metadata.Record // tells it that a record's file was changed; capacity 1
+	unkept  sync.Once             // says that nothing is kept for the next run
 
 	serving    context.Context // ends when intake is closed
 	endServing context.CancelFunc

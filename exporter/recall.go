@@ -92,8 +92,14 @@ func (e *UDPExporter) leave(ctx context.Context) {
 	e.mu.Lock()
 	known := e.tetragon
 	e.mu.Unlock()
+	if known == nil || known.Version == "" {
+		return
+	}
 	origin, err := e.config.MetadataOrigin()
-	if known == nil || known.Version == "" || err != nil {
+	if err != nil {
+		e.unkept.Do(func() {
+			e.config.Logger.Warn("Nothing is kept for the next run, which announces itself only when Tetragon answers", "error", err)
+		})
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeWait)
@@ -109,7 +115,7 @@ func (e *UDPExporter) leave(ctx context.Context) {
 		}
 		if err := metadata.Leave(ctx, e.config.MetadataStore, facts, origin, e.config.RenderMetadata, known.ClusterName); err != nil {
 			e.countStored(s, err)
-			s.log.Debug("Nothing is left for the process after this one", "cause", err)
+			s.log.Warn("What Tetragon said of itself is not kept for the next run", "error", err)
 		}
 	}
 }

@@ -1,9 +1,10 @@
 package metadata
 
 import (
+	"fmt"
 	"os"
-	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -105,8 +106,19 @@ func readHostname() (string, error) {
 	return os.Hostname()
 }
 
-// readKernel returns what uname -r prints; see proc_sys_kernel(5).
+// readKernel returns what uname -r prints. It asks the kernel, not /proc, of which
+// systemd's ProcSubset=pid leaves nothing but the processes.
 func readKernel() (string, error) {
-	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
-	return strings.TrimSpace(string(release)), err
+	var name syscall.Utsname
+	if err := syscall.Uname(&name); err != nil {
+		return "", fmt.Errorf("metadata: uname: %w", err)
+	}
+	var release []byte
+	for _, c := range name.Release { // of int8 or uint8, by the architecture
+		if c == 0 {
+			break
+		}
+		release = append(release, byte(c))
+	}
+	return string(release), nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -25,18 +26,41 @@ type Origin struct {
 	Server string `json:"server,omitempty"`
 }
 
+// bootVariable holds the boot id where /proc does not: the unit sets it to systemd's %b.
+const bootVariable = "TETRACAST_BOOT_ID"
+
 // HostOrigin returns what the host says of itself. The info file is the caller's to
 // read.
-func HostOrigin() (o Origin, err error) {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id") // random(4)
-	if err != nil {
-		return o, fmt.Errorf("metadata: reading the boot id: %w", err)
+func HostOrigin() (Origin, error) { return hostOrigin("/proc/sys/kernel/random/boot_id") } // random(4)
+
+// hostOrigin reads the boot id from a file, or, where that cannot be read, from the
+// environment. It is in the file's form in either case, with hyphens.
+func hostOrigin(file string) (o Origin, err error) {
+	text, err := os.ReadFile(file)
+	o.BootID = strings.TrimSpace(string(text))
+	if given := os.Getenv(bootVariable); err != nil && given != "" {
+		o.BootID, err = withHyphens(given), nil
 	}
-	o.BootID = strings.TrimSpace(string(id))
+	if err != nil {
+		return o, fmt.Errorf("metadata: reading the boot id, which %s does not tell either: %w", bootVariable, err)
+	}
+	if !bootID.MatchString(o.BootID) {
+		return o, fmt.Errorf("metadata: boot id %q, want 32 hexadecimal digits", o.BootID)
+	}
 	if o.Kernel, err = readKernel(); err != nil {
-		return o, fmt.Errorf("metadata: reading the kernel's release: %w", err)
+		return o, err
 	}
 	return o, nil
+}
+
+var bootID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// withHyphens puts them into an id of 32 digits.
+func withHyphens(id string) string {
+	if len(id) != 32 {
+		return id
+	}
+	return id[:8] + "-" + id[8:12] + "-" + id[12:16] + "-" + id[16:20] + "-" + id[20:]
 }
 
 // StaleError says that a record was left, but is not to be used.

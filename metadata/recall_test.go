@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -228,6 +230,64 @@ func TestSettle(t *testing.T) {
 	}
 	if _, err := os.Stat(path + ".bad"); err != nil {
 		t.Errorf("the file was not set aside: %v", err)
+	}
+}
+
+// TestProcSubset: of a /proc with nothing but processes in it, as the unit's
+// ProcSubset=pid leaves it, every fact is read all the same, and the origin is that of
+// a process that sees all of /proc.
+func TestProcSubset(t *testing.T) {
+	if os.Getenv("TETRACAST_TEST_CHILD") != "" {
+		if _, err := os.Stat("/proc/sys"); err == nil {
+			t.Fatal("/proc/sys is there")
+		}
+		o, err := HostOrigin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := json.Marshal(struct {
+			Origin Origin
+			Event  *MetadataEvent
+		}{o, NewEvent(Sources{}.Read())})
+		fmt.Printf("CHILD %s\n", text)
+		return
+	}
+	if os.Geteuid() != 0 {
+		if os.Getenv("TETRACAST_REQUIRE_ROOT_TESTS") != "" {
+			t.Fatal("TETRACAST_REQUIRE_ROOT_TESTS is set, but mounts need root")
+		}
+		t.Skip("SKIPPED, NOT TESTED: mounts need root")
+	}
+	want, err := HostOrigin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := func(bootID string) (string, error) {
+		cmd := exec.Command("unshare", "--mount", "sh", "-c", `mount --make-rprivate / && mount -t proc -o subset=pid proc /proc && exec "$0" -test.run '^TestProcSubset$'`, os.Args[0])
+		cmd.Env = append(os.Environ(), "TETRACAST_TEST_CHILD=1", bootVariable+"="+bootID)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	out, err := child(strings.ReplaceAll(want.BootID, "-", "")) // as systemd's %b has it
+	_, text, ok := strings.Cut(out, "CHILD ")
+	var got struct {
+		Origin Origin
+		Event  MetadataEvent
+	}
+	if err != nil || !ok || json.NewDecoder(strings.NewReader(text)).Decode(&got) != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if got.Origin != want {
+		t.Errorf("origin %+v, want %+v", got.Origin, want)
+	}
+	if e := got.Event; e.KernelVersion != want.Kernel || e.Hostname == Unknown || e.PID == 0 {
+		t.Errorf("agent_init %+v", e)
+	}
+	if out, err := child(""); err == nil || !strings.Contains(out, bootVariable) {
+		t.Errorf("without a boot id: %v\n%s", err, out)
+	}
+	if out, err := child("1234"); err == nil || !strings.Contains(out, "want 32 hexadecimal digits") {
+		t.Errorf("with half a boot id: %v\n%s", err, out)
 	}
 }
 

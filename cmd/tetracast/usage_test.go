@@ -297,5 +297,7 @@ func TestSharedFile(t *testing.T) {
 		t.Errorf("sections:\n%s", text.String())
 	}
 	f(text.String(), "--udp-destination") // as far as that it is missing
-	f("colect: {}\n", `did you mean "collect"`)
+	f("exprt: {}\n", `did you mean "export"`)
+	f("colect: {}\n", "--udp-destination") // collect is to complain of it
+	f("fluffy: {}\n", "known: collect")
 }

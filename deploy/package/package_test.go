@@ -297,8 +297,15 @@ func TestConfigurationFile(t *testing.T) {
 	if code, out := export(agent(t), edited); bytes.Equal(edited, text) || code != 1 || !bytes.Contains(out, []byte("/nonexistent")) {
 		t.Errorf("with a destination: exit code %d, %s", code, out)
 	}
-	if code, out := export(binary(t), append(edited, "  stat-dir: /tmp\n"...)); code != 2 || !bytes.Contains(out, []byte("stat")) {
+	unknown := bytes.Replace(edited, []byte("\nexport:\n"), []byte("\nexport:\n  stat-dir: /tmp\n"), 1)
+	if code, out := export(binary(t), unknown); bytes.Equal(unknown, edited) || code != 2 || !bytes.Contains(out, []byte("stat-dir")) {
 		t.Errorf("with an unknown key: exit code %d, %s", code, out)
+	}
+	if code, out := export(binary(t), append(edited, "  stat-dir: /tmp\n"...)); code != 1 || !bytes.Contains(out, []byte("/nonexistent")) {
+		t.Errorf("with an unknown key in the section of collect: exit code %d, %s", code, out)
+	}
+	if code, out := export(binary(t), append(edited, "export:\n  state-dir: /tmp\n"...)); code != 2 || !bytes.Contains(out, []byte("a second section")) {
+		t.Errorf("with a second section: exit code %d, %s", code, out)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,13 +34,12 @@ const dropIns = ".d"
 // maxConfigBytes is the longest a configuration file may be.
 const maxConfigBytes = 1 << 20
 
-// File is what the configuration files say: for each command a section, in it its
-// flags by name.
+// Section is what the configuration files say for one command: its flags by name.
 //
 //	export:
 //	  udp-destination: [collector.example:7514]
 //	  flush-interval: 5ms
-type File map[string]map[string]Setting
+type Section map[string]Setting
 
 // Setting is the value of a flag in a configuration file.
 type Setting struct {
@@ -47,12 +47,14 @@ type Setting struct {
 	Path  string // of the file that says so
 }
 
-// ReadFiles reads the configuration file at path and its drop-in files, and holds
-// their sections and keys against the flags of the commands. An unknown section or
-// key is an error that names the nearest known one; what a section has whose command
-// has nil for flags, as it is another program's, is not looked at. An empty path is
-// DefaultConfig, which need not be there.
-func ReadFiles(path string, commands map[string]*pflag.FlagSet) (File, error) {
+// ReadFiles reads a command's section from the configuration file at path and its
+// drop-in files, and holds its keys against the command's flags. An unknown key, or a
+// section that none of the commands has, is an error that names the nearest known one.
+//
+// What is wrong in the section of another command is that command's to tell: services
+// share the file, and one does not stop the other. An empty path is DefaultConfig,
+// which need not be there.
+func ReadFiles(path, command string, flags *pflag.FlagSet, commands []string) (Section, error) {
 	paths := []string{path}
 	if path == "" {
 		path, paths = DefaultConfig, nil
@@ -64,54 +66,118 @@ func ReadFiles(path string, commands map[string]*pflag.FlagSet) (File, error) {
 	if err != nil {
 		return nil, Usage(fmt.Errorf("app: looking for files beside %s: %w", path, err), "--config names a YAML file that can be read")
 	}
-	all := File{}
+	section := Section{}
 	for _, path := range append(paths, others...) {
-		if err := all.read(path, commands); err != nil {
+		if err := section.read(path, command, flags, commands); err != nil {
 			return nil, err
 		}
 	}
-	return all, nil
+	return section, nil
 }
 
 // read adds what one file says.
-func (f File) read(path string, commands map[string]*pflag.FlagSet) error {
+func (s Section) read(path, command string, flags *pflag.FlagSet, commands []string) error {
 	text, err := readfile.Max(path, maxConfigBytes)
 	if err != nil {
 		return Usage(fmt.Errorf("app: reading the configuration file: %w", err), "--config names a YAML file that can be read")
 	}
-	var sections map[string]map[string]any
-	decoder := yaml.NewDecoder(bytes.NewReader(text))
-	err = decoder.Decode(&sections)
-	if err == nil {
-		if err = decoder.Decode(&yaml.Node{}); err == nil {
-			err = errors.New("a second document begins (---), of which nothing would be read")
-		}
-	}
-	if err != io.EOF {
+	found, err := sectionsOf(text, command)
+	if err != nil {
 		return Usage(fmt.Errorf("app: reading the configuration file %s: %w", path, err),
 			"the file has one section for each command, with its flags as keys: export: {udp-destination: [host:port]}")
 	}
-	for section, keys := range sections {
-		flags, ok := commands[section]
-		if !ok {
-			return Usage(fmt.Errorf("app: configuration file %s: unknown section %q", path, section),
-				didYouMean(section, sortedKeys(commands)))
+	own := 0 // the line of the command's section
+	for name, value := range pairs(found) {
+		near, ok := nearest(name.Value, commands)
+		switch {
+		case name.Value != command && (slices.Contains(commands, name.Value) || ok && near != command):
+			continue // another command's, or meant to be
+		case name.Value != command:
+			return Usage(fmt.Errorf("app: configuration file %s, line %d: unknown section %q", path, name.Line, name.Value),
+				didYouMean(name.Value, commands))
+		case own != 0:
+			return Usage(fmt.Errorf("app: configuration file %s, line %d: a second section %q, the first is in line %d", path, name.Line, command, own),
+				"put the keys of both under one "+command+":")
 		}
-		if flags == nil {
-			continue
-		}
-		if f[section] == nil {
-			f[section] = map[string]Setting{}
-		}
-		for key, value := range keys {
-			if flags.Lookup(key) == nil {
-				return Usage(fmt.Errorf("app: configuration file %s: section %s: unknown key %q", path, section, key),
-					didYouMean(key, flagNames(flags)))
-			}
-			f[section][key] = Setting{value, path}
+		own = name.Line
+		if err := s.add(path, command, value, flags); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// add takes over the keys of the command's section in a file.
+func (s Section) add(path, command string, section *yaml.Node, flags *pflag.FlagSet) error {
+	if section.Tag == "!!null" {
+		return nil // nothing is set
+	}
+	if section.Kind == yaml.AliasNode {
+		section = section.Alias
+	}
+	var keys map[string]any
+	if err := section.Decode(&keys); err != nil {
+		return Usage(fmt.Errorf("app: configuration file %s: section %s: %w", path, command, err), "a section has the command's flags as keys, each once")
+	}
+	for key, value := range keys {
+		if flags.Lookup(key) == nil {
+			return Usage(fmt.Errorf("app: configuration file %s: section %s: unknown key %q", path, command, key),
+				didYouMean(key, flagNames(flags)))
+		}
+		s[key] = Setting{value, path}
+	}
+	return nil
+}
+
+// sectionsOf returns the mapping of sections in a file. Where the file as a whole is no
+// YAML, it is that of the command's own section, if that part of the text is.
+func sectionsOf(text []byte, command string) (*yaml.Node, error) {
+	var document yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	err := decoder.Decode(&document)
+	switch {
+	case err == io.EOF: // nothing but comments
+	case err != nil:
+		if yaml.Unmarshal(ownLines(text, command), &document) != nil {
+			return nil, err
+		}
+	case decoder.Decode(&yaml.Node{}) != io.EOF:
+		return nil, errors.New("a second document begins (---), of which nothing would be read")
+	}
+	if len(document.Content) == 0 {
+		return new(yaml.Node), nil // an empty file
+	}
+	if root := document.Content[0]; root.Kind == yaml.MappingNode {
+		return root, nil
+	}
+	return nil, fmt.Errorf("line %d: want sections, such as export:", document.Content[0].Line)
+}
+
+// ownLines blanks all lines but those of a command's section: from its name at the
+// beginning of a line to the next line that begins with something else.
+func ownLines(text []byte, command string) (own []byte) {
+	inside := false
+	for line := range bytes.Lines(text) {
+		if c := line[0]; c != ' ' && c != '\t' && c != '#' && c != '\n' && c != '\r' {
+			inside = bytes.HasPrefix(line, []byte(command+":"))
+		}
+		if !inside {
+			line = []byte{'\n'} // so that the lines keep their numbers
+		}
+		own = append(own, line...)
+	}
+	return own
+}
+
+// pairs goes through the keys and values of a mapping in their order.
+func pairs(mapping *yaml.Node) iter.Seq2[*yaml.Node, *yaml.Node] {
+	return func(yield func(key, value *yaml.Node) bool) {
+		for i := 0; i+1 < len(mapping.Content); i += 2 {
+			if !yield(mapping.Content[i], mapping.Content[i+1]) {
+				return
+			}
+		}
+	}
 }
 
 // Origins says of flags that do not have their defaults where their values come
@@ -123,7 +189,7 @@ const FromCommandLine = "command line"
 
 // Layer gives each flag that the command line did not set its value from the
 // environment or else from the files' section, if they have one.
-func Layer(flags *pflag.FlagSet, lookupEnv func(string) (string, bool), section map[string]Setting) (Origins, error) {
+func Layer(flags *pflag.FlagSet, lookupEnv func(string) (string, bool), section Section) (Origins, error) {
 	origins := Origins{}
 	var firstErr error
 	flags.VisitAll(func(flag *pflag.Flag) {

@@ -81,6 +81,10 @@ func (c *ExportConfig) setMetadata(config *exporter.Config, log *slog.Logger) (e
 	if path == "" || config.MetadataCacheOff || c.Source != "" && c.Source != "grpc" {
 		return nil // without a Tetragon that is asked there is nothing to know in advance
 	}
+	if _, err := metadata.HostOrigin(); err != nil {
+		log.Warn("Nothing is kept for the next run, which announces itself only when Tetragon answers", "error", err, "file", path)
+		return nil
+	}
 	log.Debug("What Tetragon says of itself is kept for the next process", "file", path)
 	config.MetadataStore = metadata.NewMappedStore(path)
 	config.MetadataOrigin = func() (o metadata.Origin, err error) {

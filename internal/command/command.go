@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -70,19 +71,19 @@ func NewRoot(name, short, long string, layered func() []*cobra.Command, others .
 
 // layer fills the flags that the command line did not set.
 func layer(cmd *cobra.Command, commands []*cobra.Command) (app.Origins, error) {
-	file, err := readFiles(cmd, commands)
+	section, err := readSection(cmd, commands)
 	if err != nil {
 		return nil, err
 	}
-	return app.Layer(cmd.LocalNonPersistentFlags(), os.LookupEnv, file[sectionOf(cmd)])
+	return app.Layer(cmd.LocalNonPersistentFlags(), os.LookupEnv, section)
 }
 
 // programs are the sections that some program of this module has: several programs of
 // a host may share a file.
 var programs = []string{"export", "collect", "replay", "decode", "demo"}
 
-// readFiles reads the configuration files.
-func readFiles(cmd *cobra.Command, commands []*cobra.Command) (app.File, error) {
+// readSection reads the command's section of the configuration files.
+func readSection(cmd *cobra.Command, commands []*cobra.Command) (app.Section, error) {
 	path, err := cmd.Flags().GetString("config")
 	if err != nil {
 		return nil, err
@@ -90,16 +91,19 @@ func readFiles(cmd *cobra.Command, commands []*cobra.Command) (app.File, error) 
 	if fromEnv, ok := os.LookupEnv("TETRACAST_CONFIG"); ok && path == "" {
 		path = fromEnv
 	}
-	sections := map[string]*pflag.FlagSet{}
-	for _, name := range programs {
-		sections[name] = nil
-	}
+	known, flags := slices.Clone(programs), cmd.LocalNonPersistentFlags()
 	for _, c := range commands {
-		if sectionOf(c) == c.Name() {
-			sections[c.Name()] = c.LocalNonPersistentFlags()
+		if sectionOf(c) != c.Name() {
+			continue
+		}
+		if !slices.Contains(known, c.Name()) {
+			known = append(known, c.Name())
+		}
+		if c.Name() == sectionOf(cmd) {
+			flags = c.LocalNonPersistentFlags() // that of a command which reads another's section
 		}
 	}
-	return app.ReadFiles(path, sections)
+	return app.ReadFiles(path, sectionOf(cmd), flags, known)
 }
 
 // sectionKey is the annotation of a command that reads another one's section.

@@ -37,11 +37,11 @@ func Reloader[C any](cmd *cobra.Command, declare func(*C, *pflag.FlagSet)) func(
 		if err != nil {
 			return next, err
 		}
-		file, err := readFiles(cmd, l.commands)
+		section, err := readSection(cmd, l.commands)
 		if err != nil {
 			return next, err
 		}
-		if _, err := app.Layer(flags, os.LookupEnv, file[cmd.Name()]); err != nil {
+		if _, err := app.Layer(flags, os.LookupEnv, section); err != nil {
 			return next, err
 		}
 		flags.VisitAll(func(f *pflag.Flag) {
