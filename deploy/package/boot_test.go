@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -90,11 +91,15 @@ func TestBoot(t *testing.T) {
 		`(?m)^Groups:\s0 6\d{4}`:              1, // the exporter's
 		`receive_buffer_bytes=33554432`:       3, // each start of the collector, beyond net.core.rmem_max
 		`exporter account \(events\): closes`: 2, // before and after the upgrade
+		// The one after the upgrade is a warm start: it knows what the previous run knew.
+		`msg="Announced as the process before this one did`: 1,
+		`Nothing is kept for the next run`:                  0,
 	} {
 		if got := len(regexp.MustCompile(pattern).FindAllString(out, -1)); got != times {
 			t.Errorf("%s stands there %d times, want %d", pattern, got, times)
 		}
 	}
+	agentInits(t, out)
 	sent := 0
 	for _, m := range regexp.MustCompile(`: sent (\d+), queued 0, dropped: none`).FindAllStringSubmatch(out, -1) {
 		n, _ := strconv.Atoi(m[1])
@@ -112,6 +117,54 @@ func TestBoot(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(out)
+	}
+}
+
+// agentInits holds every fact of each agent_init that the collector wrote against what
+// it must be: under the unit an exporter sees little of the host.
+func agentInits(t *testing.T, out string) {
+	t.Helper()
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := map[float64]bool{}
+	for line := range strings.Lines(out) {
+		if !strings.HasPrefix(line, `{"@timestamp":`) {
+			continue
+		}
+		var facts map[string]any
+		if err := json.Unmarshal([]byte(line), &facts); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		for fact, want := range map[string]any{
+			"event": "agent_init", "tetragon_version": "v1.7.0", "hostname": host, "os": "linux",
+			"kernel_version": strings.TrimSpace(string(release)), "udp_destination": "127.0.0.1:7514",
+			"udp_buffer_size": 65536.0, "uptime": "initialized at 0",
+		} {
+			if facts[fact] != want {
+				t.Errorf("%s is %v, want %v, in %s", fact, facts[fact], want, line)
+			}
+		}
+		for _, fact := range []string{"@timestamp", "started_at"} {
+			text, _ := facts[fact].(string)
+			if _, err := time.Parse(time.RFC3339Nano, text); err != nil {
+				t.Errorf("%s is %v: %v, in %s", fact, facts[fact], err, line)
+			}
+		}
+		if facts["build_commit"] != nil || facts["build_date"] != nil {
+			t.Errorf("the recorded Tetragon does not tell its build, but it is in %s", line)
+		}
+		if pid, _ := facts["pid"].(float64); pid > 1 {
+			pids[pid] = true
+		}
+	}
+	if len(pids) != 2 {
+		t.Errorf("agent_init of the processes %v, want two, before and after the upgrade", pids)
 	}
 }
 

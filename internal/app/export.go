@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
 
 	"tetracast/exporter"
 	"tetracast/internal/source"
@@ -73,7 +74,7 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.GRPCClient, "grpc-client", string(source.ClientAuto), "what receives the events: framer, a client for this one call at a fraction of the CPU, without TLS; grpc-go; or auto, the framer until it meets a fault")
 	flags.BoolVar(&c.Reconnect, "reconnect", true, "subscribe again when the subscription ends; false: exit 0 when Tetragon ends it")
 	flags.BoolVar(&c.FailFast, "fail-fast", false, "exit 1 if Tetragon, a file to follow or a destination cannot be reached at the start")
-	flags.StringVar(&c.TetragonConfigDir, "tetragon-config-dir", "", "Tetragon's configuration folder, to read its filters from before Tetragon 1.7")
+	flags.StringVar(&c.TetragonConfigDir, "tetragon-config-dir", "", "Tetragon's configuration folder, with tetragon.yaml or a file for each flag, to read its filters from before Tetragon 1.7")
 	c.TLS.addFlags(flags)
 	c.Profile.addFlags(flags)
 	c.Log.addFlags(flags)
@@ -256,6 +257,10 @@ func (c *ExportConfig) exporterConfig(log *slog.Logger, self *exporter.Self) (ex
 	return config, err
 }
 
+func decodeYAML(text []byte) (values map[string]any, err error) {
+	return values, yaml.Unmarshal(text, &values)
+}
+
 func (c *ExportConfig) sourceConfig(log *slog.Logger) (source.Config, error) {
 	config := source.Config{
 		ServerAddress:     c.ServerAddress,
@@ -263,6 +268,7 @@ func (c *ExportConfig) sourceConfig(log *slog.Logger) (source.Config, error) {
 		Places:            source.Places{InfoFile: c.InfoFile},
 		AutoFilters:       c.Filters == "auto",
 		TetragonConfigDir: c.TetragonConfigDir,
+		DecodeYAML:        decodeYAML,
 		MaxReceiveBytes:   c.MaxReceiveBytes,
 		GRPCClient:        source.GRPCClient(c.GRPCClient),
 		Reconnect:         c.Reconnect,

@@ -90,8 +90,8 @@ func tetragon(ctx context.Context, config source.Config) Finding {
 		return Finding{Fault, "Tetragon", err.Error(), "is Tetragon running, and may this user use its socket? --server-address names another place"}
 	}
 	f := Finding{Fine, "Tetragon", fmt.Sprintf("%s at %s (%s); client %s; filters: %s", t.Version, t.Address, t.Why, t.Client, t.FiltersOrigin), ""}
-	if strings.HasPrefix(t.FiltersOrigin, "none, Tetragon's own") {
-		f.Verdict, f.Advice = Note, "all events will come; --tetragon-config-dir names the folder in which Tetragon's filters can be read"
+	if t.FiltersUnknown {
+		f.Verdict, f.Advice = Note, "all events will come; --tetragon-config-dir names Tetragon's configuration folder, such as /etc/tetragon, in which its filters can be read"
 	}
 	return f
 }

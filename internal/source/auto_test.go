@@ -75,6 +75,12 @@ func TestFiltersInForce(t *testing.T) {
 	f(replay.Config{Conf: conf}, source.Config{AutoFilters: true, Filters: given}, 1, 0, 0, "given", 0)
 	f(replay.Config{Version: "v1.6.0"}, source.Config{AutoFilters: true, TetragonConfigDir: folder}, 2, 1, 1, folder, 0)
 	f(replay.Config{Version: "v1.6.0"}, source.Config{AutoFilters: true}, 0, 0, 0, "cannot be read", 1)
+	f(replay.Config{Version: "v1.6.0"}, source.Config{AutoFilters: true, TetragonConfigDir: t.TempDir()}, 0, 0, 0, "cannot be read", 1)
+	none := t.TempDir()
+	if err := os.WriteFile(filepath.Join(none, "server-address"), []byte("localhost:54321"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f(replay.Config{Version: "v1.6.0"}, source.Config{AutoFilters: true, TetragonConfigDir: none}, 0, 0, 0, "Tetragon's own export has none, says "+none, 0)
 	f(replay.Config{Conf: map[string]string{"export-allowlist": "{"}}, source.Config{AutoFilters: true}, 0, 0, 0, "cannot be read", 1)
 }
 

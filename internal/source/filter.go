@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/cilium/tetragon/api/v1/tetragon"
@@ -125,20 +123,6 @@ const (
 // filtersFromConfig reads Tetragon's own filters from what GetInfo told.
 func filtersFromConfig(conf map[string]string) (Filters, error) {
 	return ParseFilters(plain(conf[allowKey]), plain(conf[denyKey]), plain(conf[fieldsKey]))
-}
-
-// filtersFromDir reads them from the folder that Tetragon was given with
-// --config-dir: a file for each key.
-func filtersFromDir(folder string) (Filters, error) {
-	conf := map[string]string{}
-	for _, key := range []string{allowKey, denyKey, fieldsKey} {
-		text, err := readfile.Max(filepath.Join(folder, key), maxFilterFile)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return Filters{}, fmt.Errorf("source: reading Tetragon's configuration: %w", err)
-		}
-		conf[key] = string(text)
-	}
-	return filtersFromConfig(conf)
 }
 
 // plain keeps a value from being taken for a file's name.

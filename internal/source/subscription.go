@@ -50,10 +50,13 @@ type Config struct {
 
 	// Filters are sent with the request. If they are empty and AutoFilters is
 	// set, Tetragon's own export filters are, which do not apply to clients by
-	// themselves: as GetInfo tells them, or as TetragonConfigDir holds them.
+	// themselves: as GetInfo tells them, or as TetragonConfigDir holds them, in files
+	// named for the flags or in tetragon.yaml, which DecodeYAML decodes; nil: it is not
+	// read.
 	Filters           Filters
 	AutoFilters       bool
 	TetragonConfigDir string
+	DecodeYAML        func([]byte) (map[string]any, error)
 
 	TLS             *tls.Config // for TCP; nil: plain text
 	MaxReceiveBytes int         // largest message; zero: MaxMessageBytes
@@ -84,7 +87,9 @@ type Tetragon struct {
 	Config        map[string]string // since 1.7: its flags; nil: it did not tell
 	Filters       Filters           // in force for this subscription
 	FiltersOrigin string            // where they come from
-	Client        GRPCClient        // that receives the events: ClientFramer or ClientGRPCGo
+	// FiltersUnknown: Tetragon's own were wanted, but cannot be read, so all events come.
+	FiltersUnknown bool
+	Client         GRPCClient // that receives the events: ClientFramer or ClientGRPCGo
 }
 
 // Stats counts what a subscription lived through.

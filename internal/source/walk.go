@@ -68,7 +68,7 @@ func (s *Subscription) try(ctx context.Context, place candidate, want *asked) (_
 		tetragon.BuildCommit, tetragon.BuildDate = info.GetBuild().GetCommit(), info.GetBuild().GetTime()
 		tetragon.Config = configOf(info)
 	}
-	tetragon.Filters, tetragon.FiltersOrigin = s.filtersFor(want, tetragon.Config)
+	tetragon.Filters, tetragon.FiltersOrigin, tetragon.FiltersUnknown = s.filtersFor(want, tetragon.Config)
 	request := tetragon.Filters.request()
 	if s.framed(place.address) {
 		tetragon.Client = ClientFramer
@@ -90,32 +90,37 @@ func (s *Subscription) try(ctx context.Context, place candidate, want *asked) (_
 }
 
 // filtersFor decides which filters a subscription asks for, and says where they
-// come from.
-func (s *Subscription) filtersFor(want *asked, conf map[string]string) (f Filters, origin string) {
+// come from; unknown: Tetragon's own were wanted and could not be read.
+func (s *Subscription) filtersFor(want *asked, conf map[string]string) (f Filters, origin string, unknown bool) {
 	switch {
 	case !want.filters.empty():
-		return want.filters, "given"
+		return want.filters, "given", false
 	case !want.auto:
-		return Filters{}, "none, as asked"
+		return Filters{}, "none, as asked", false
 	}
 	var err error
+	from := "GetInfo"
 	switch {
 	case conf != nil:
-		f, err = filtersFromConfig(conf)
-		origin = "Tetragon's own export filters, from GetInfo"
 	case s.config.TetragonConfigDir != "":
-		f, err = filtersFromDir(s.config.TetragonConfigDir)
-		origin = "Tetragon's own export filters, from " + s.config.TetragonConfigDir
+		from = s.config.TetragonConfigDir
+		conf, err = readTetragonConfig(from, s.config.DecodeYAML)
 	default:
 		err = errors.New("Tetragon before 1.7 does not tell them, and --tetragon-config-dir is not given")
 	}
 	if err == nil {
-		return f, origin
+		f, err = filtersFromConfig(conf)
+	}
+	switch {
+	case err == nil && f.empty():
+		return f, "none, Tetragon's own export has none, says " + from, false
+	case err == nil:
+		return f, "Tetragon's own export filters, from " + from, false
 	}
 	if !s.warned.Swap(true) {
-		s.log.Warn("The filters of Tetragon's own export cannot be read: all events will come", "cause", err)
+		s.log.Warn("The filters of Tetragon's own export cannot be read: all events will come", "error", err)
 	}
-	return Filters{}, "none, Tetragon's own cannot be read"
+	return Filters{}, "none, Tetragon's own cannot be read", true
 }
 
 // grpcSession is the session of grpc-go. Its batches are of one message.

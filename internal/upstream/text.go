@@ -6,18 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 )
 
 // maxLineBytes bounds a line of metrics, with all its labels.
 const maxLineBytes = 1 << 20
 
 // parse returns the value of each stage, the sum over its labels, in the order of
-// names; nil where there is none. Of the text format of Prometheus it understands
+// names; nil where it is unknown. The version is Tetragon's; empty: unknown. Of the text format of Prometheus it understands
 // what it needs, samples with their name and value: the whole of it would take a
 // library, and Tetragon serves 500 KB every ten seconds of which these are a few
 // lines.
-func parse(in io.Reader) ([]*float64, error) {
+func parse(in io.Reader, version string) ([]*float64, error) {
 	limited := &io.LimitedReader{R: in, N: maxAnswerBytes + 1}
 	lines := bufio.NewScanner(limited)
 	lines.Buffer(nil, maxLineBytes)
@@ -39,21 +41,25 @@ func parse(in io.Reader) ([]*float64, error) {
 	case err != nil:
 		return nil, err
 	}
-	return byStage(sums)
+	return byStage(sums, version)
 }
 
-// byStage takes of each stage the first of its names that is there.
-func byStage(sums map[string]float64) ([]*float64, error) {
+// byStage takes of each stage the first of its names that is there. A counter with
+// labels appears when it first counts something: where others of the same release are
+// there, one that the release has and that is absent is 0.
+func byStage(sums map[string]float64, version string) ([]*float64, error) {
 	values := make([]*float64, len(names))
-	found := false
+	found, newer, older := false, false, false // newer: the names since v1.2
 	for i, n := range names {
-		for _, name := range n.metrics {
+		for k, name := range n.metrics {
 			sum, ok := sums[name]
 			if !ok {
 				continue
 			}
 			if sum >= 0 && sum < 1<<63 { // not so for a NaN
 				values[i], found = &sum, true
+				newer = newer || k == 0 && len(n.metrics) > 1
+				older = older || k == 1
 			}
 			break
 		}
@@ -61,7 +67,27 @@ func byStage(sums map[string]float64) ([]*float64, error) {
 	if !found {
 		return nil, errors.New("none of the counters of Tetragon's losses is there")
 	}
+	for i, n := range names {
+		has := newer || older && (n.stage != missed || hasOldMissed(version))
+		if values[i] == nil && has && absent(sums, n.metrics) {
+			values[i] = new(float64)
+		}
+	}
 	return values, nil
+}
+
+// absent says whether none of the metrics is there; one that is but is no count is
+// unknown, and not 0.
+func absent(sums map[string]float64, metrics []string) bool {
+	return !slices.ContainsFunc(metrics, func(name string) bool { _, ok := sums[name]; return ok })
+}
+
+// hasOldMissed says whether a release with the older names counts what its programs
+// in the kernel miss: v1.1 does, v1.0 does not.
+func hasOldMissed(version string) bool {
+	var major, minor int
+	n, _ := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d", &major, &minor)
+	return n == 2 && major == 1 && minor == 1
 }
 
 // splitName cuts a sample behind its name. A comment has none.

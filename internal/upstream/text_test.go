@@ -40,7 +40,12 @@ func TestParseWhatPrometheusWrites(t *testing.T) {
 		}
 		out := httptest.NewRecorder()
 		promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(out, httptest.NewRequest("GET", "/metrics", nil))
-		values, err := parse(bytes.NewReader(out.Body.Bytes()))
+		values, err := parse(bytes.NewReader(out.Body.Bytes()), "v1.1.0")
+		if len(want) > 1 || len(want) == 1 && want["listener_overflow_all_clients"] == 0 {
+			for _, n := range names {
+				want[n.stage] += 0 // where another is there, one that is absent is 0
+			}
+		}
 		if (err == nil) != (len(want) > 0) {
 			t.Fatalf("%v, want %v of\n%s", err, want, out.Body)
 		}

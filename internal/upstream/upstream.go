@@ -10,7 +10,7 @@
 // The names, read in docs/content/en/docs/reference/metrics.md and pkg/metrics of
 // github.com/cilium/tetragon at the tags:
 //
-//	stage                          v1.0                                   v1.1                                   v1.2 to v1.7
+//	stage                          v1.0                                   v1.1                                   v1.2 to v1.8
 //	bpf_missed                     -                                      tetragon_missed_events_total           tetragon_bpf_missed_events_total
 //	ring_buffer                    tetragon_ringbuf_perf_event_lost_total likewise                               tetragon_observer_ringbuf_events_lost_total
 //	event_queue                    tetragon_ringbuf_queue_lost_total      likewise                               tetragon_observer_ringbuf_queue_events_lost_total
@@ -46,11 +46,14 @@ var names = []struct {
 	stage   string
 	metrics []string
 }{
-	{"bpf_missed", []string{"tetragon_bpf_missed_events_total", "tetragon_missed_events_total"}},
+	{missed, []string{"tetragon_bpf_missed_events_total", "tetragon_missed_events_total"}},
 	{"ring_buffer", []string{"tetragon_observer_ringbuf_events_lost_total", "tetragon_ringbuf_perf_event_lost_total"}},
 	{"event_queue", []string{"tetragon_observer_ringbuf_queue_events_lost_total", "tetragon_ringbuf_queue_lost_total"}},
 	{"listener_overflow_all_clients", []string{"tetragon_notify_overflowed_events_total"}},
 }
+
+// missed is the stage whose counter v1.0 does not have.
+const missed = "bpf_missed"
 
 // Stages returns the names of the stages in their order.
 func Stages() []string {
@@ -66,6 +69,9 @@ type Config struct {
 	// Find returns Tetragon's metrics address, [host]:port or a URL, as it is now;
 	// empty: it serves none. It is asked before each look. Nil: nothing is read.
 	Find func() string
+	// Version returns Tetragon's version, v1.7.0; empty: unknown. Only where the names of
+	// v1.0 and v1.1 are served does it matter. Nil: unknown.
+	Version func() string
 	// Interval is the time between two looks, give or take a tenth. Zero:
 	// DefaultInterval.
 	Interval time.Duration
@@ -79,8 +85,8 @@ type Config struct {
 // and Totals are safe for concurrent use.
 type Reader struct {
 	config Config
-	last   string // the cause logged last; empty: the last look succeeded
-	first  bool   // no look was tried yet
+	said   said
+	row    int // looks since then that succeeded, or below 0 failed, without a break
 
 	mu     sync.Mutex
 	stages []counter // as names
@@ -117,7 +123,10 @@ func New(config Config) *Reader {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Reader{config: config, first: true, stages: make([]counter, len(names))}
+	if config.Version == nil {
+		config.Version = func() string { return "" }
+	}
+	return &Reader{config: config, stages: make([]counter, len(names))}
 }
 
 // Run looks at once and then at each interval until ctx ends, and returns its
@@ -139,20 +148,39 @@ func (r *Reader) Run(ctx context.Context) error {
 	}
 }
 
-// report logs when looking begins to fail, or to succeed.
+// said is what the log says of reading the metrics.
+type said uint8
+
+const (
+	nothing said = iota
+	readable
+	unreadable
+)
+
+// So many looks in a row have to fail, and so many to succeed, before the log says that
+// something changed: a scrape that times out now and then is no news.
+const (
+	failuresInARow  = 3
+	successesInARow = 6
+)
+
+// report logs when looking begins to fail for good, or to succeed.
 func (r *Reader) report(err error) {
-	cause := ""
-	if err != nil {
-		cause = err.Error()
+	switch {
+	case err == nil:
+		r.row = max(r.row, 0) + 1
+	default:
+		r.row = min(r.row, 0) - 1
 	}
 	switch {
-	case cause == "" && (r.last != "" || r.first):
+	case r.said == nothing && r.row > 0 || r.said == unreadable && r.row >= successesInARow:
+		r.said = readable
 		r.config.Logger.Info("Tetragon's own losses are read from its metrics")
-	case cause != "" && r.last == "":
-		r.config.Logger.Warn("What Tetragon itself lost is unknown: its metrics cannot be read", "cause", err,
+	case r.said != unreadable && r.row <= -failuresInARow:
+		r.said = unreadable
+		r.config.Logger.Warn("What Tetragon itself lost is unknown: its metrics cannot be read", "error", err,
 			"hint", "--tetragon-metrics-address names them; Tetragon serves them with --metrics-server")
 	}
-	r.last, r.first = cause, false
 }
 
 // ErrNoAddress is returned by Look when Tetragon serves no metrics.
@@ -180,7 +208,7 @@ func (r *Reader) Look(ctx context.Context) error {
 	if answer.StatusCode != http.StatusOK {
 		return fmt.Errorf("upstream: reading Tetragon's metrics at %s: status %s", target, answer.Status)
 	}
-	values, err := parse(answer.Body)
+	values, err := parse(answer.Body, r.config.Version())
 	if err != nil {
 		return fmt.Errorf("upstream: reading Tetragon's metrics at %s: %w", target, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -92,6 +93,65 @@ func TestLosses(t *testing.T) {
 	}
 }
 
+// TestAbsentIsZero: bpf_missed appears with the first miss. Before it is 0 where the
+// release counts it, and unknown where that is not known.
+func TestAbsentIsZero(t *testing.T) {
+	const since12 = "tetragon_observer_ringbuf_events_lost_total 1\ntetragon_observer_ringbuf_queue_events_lost_total 2\ntetragon_notify_overflowed_events_total 3\n"
+	const before12 = "tetragon_ringbuf_perf_event_lost_total 1\ntetragon_ringbuf_queue_lost_total 2\ntetragon_notify_overflowed_events_total 3\n"
+	f := func(version, first, second string, want string) {
+		t.Helper()
+		set, address := served(t)
+		r := New(Config{Find: func() string { return address }, Version: func() string { return version }})
+		for _, answer := range []string{first, second} {
+			set(answer)
+			if err := r.Look(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := text(r); got != want {
+			t.Errorf("%s: %s, want %s", version, got, want)
+		}
+	}
+	rest := "ring_buffer 0 event_queue 0 listener_overflow_all_clients 0 "
+	f("", since12, since12, "bpf_missed 0 "+rest)
+	f("v1.7.0", since12, since12+"tetragon_bpf_missed_events_total{msg_op=\"5\"} 7\n", "bpf_missed 7 "+rest)
+	f("v1.7.0", since12, since12+"tetragon_bpf_missed_events_total{msg_op=\"5\"} NaN\n", "bpf_missed 0 "+rest) // as it was
+	f("v1.1.2", before12, before12+"tetragon_missed_events_total{msg_op=\"5\"} 7\n", "bpf_missed 7 "+rest)
+	f("v1.0.3", before12, before12, rest)
+	f("", before12, before12, rest)
+}
+
+// TestWarningDoesNotFlap: looks that fail now and then are no news; looking that fails
+// for good is said once, and that it works again when it does for a while.
+func TestWarningDoesNotFlap(t *testing.T) {
+	f := func(looks string, want string) { // + succeeds, - fails
+		t.Helper()
+		var log bytes.Buffer
+		r := New(Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		for _, look := range looks {
+			var err error
+			if look == '-' {
+				err = errors.New("too slow")
+			}
+			r.report(err)
+		}
+		got := ""
+		for line := range strings.Lines(log.String()) {
+			got += string(line[strings.Index(line, "level=")+len("level=")])
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s\n%s", looks, got, want, log.String())
+		}
+	}
+	f("++++++++", "I")
+	f("+-+-+-+-+--+--+--", "I")
+	f("--+", "I") // it began before Tetragon did
+	f("+-----------", "IW")
+	f("----++++++++++", "WI")
+	f("---+---+---+---++", "W")
+	f("---++++++---", "WIW")
+}
+
 // TestBadAnswers: none of them changes what is known.
 func TestBadAnswers(t *testing.T) {
 	set, address := served(t)
@@ -161,7 +221,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("tetragon_notify_overflowed_events_total 1\n"))
 	f.Add([]byte("# TYPE tetragon_bpf_missed_events_total counter\ntetragon_bpf_missed_events_total{msg_op=\"5\"} 1e3\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		values, err := parse(bytes.NewReader(in))
+		values, err := parse(bytes.NewReader(in), "")
 		if err == nil && len(values) != len(names) {
 			t.Errorf("%d values", len(values))
 		}

@@ -50,7 +50,7 @@ UNIT
 cat >"$units/tetragon.service" <<'UNIT'
 [Service]
 RuntimeDirectory=tetragon
-ExecStart=/usr/bin/tetracast replay --server-address unix:///var/run/tetragon/tetragon.sock --rate 200 --loop
+ExecStart=/usr/bin/tetracast replay --server-address unix:///var/run/tetragon/tetragon.sock --info-file /run/tetragon/tetragon-info.json --rate 200 --loop
 ExecStartPost=/bin/sh -c 'until [ -S /run/tetragon/tetragon.sock ]; do sleep 0.1; done; chmod 0660 /run/tetragon/tetragon.sock'
 UNIT
 ip link set lo up

@@ -28,6 +28,7 @@ received 600
 systemctl stop tetracast-export
 sleep 1
 systemctl stop tetracast-collect
+grep -h '"event":"agent_init"' /var/log/tetracast/events.jsonl
 ls -l /var/log/tetracast/ /var/lib/tetracast-export/ /var/lib/tetracast-collect/
 journalctl --no-pager --output=cat --unit tetracast-export --unit tetracast-collect
 
