@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,25 +20,35 @@ import (
 )
 
 // ErrSelfUnknown says that a process cannot tell its own events from those of
-// others. Nothing is excluded then: with a policy on the network path the
+// others. None of them is excluded then: with a policy on the network path the
 // exporter would export its own sends for ever, but no event of anybody else is
-// ever left out by mistake.
+// ever left out by mistake. Those of its connections to Tetragon are still known.
 var ErrSelfUnknown = errors.New("exporter: cannot tell the exporter's own events from others'")
 
 // Self tells the events that the exporter causes by exporting. Only hook events
 // (kprobe and tracepoint) on the network path, with action POST, can be such:
-// whatever else this process does is as interesting as anybody's deed.
+// whatever else this process does is as interesting as anybody's deed. They are those of
+// this process, and those of any process on a connection over TCP by which it hears from
+// Tetragon (see [Self.Connected]).
 //
 // In the initial pid namespace the process is known by its pid. In any other
 // the pid that Tetragon reports is one that this process cannot know, and its
 // own pid is somebody else's there. There it is known by its binary, its
 // container or pod if it knows them, and the time inside the event's exec_id,
-// which lies between this process's fork and its main. It is immutable and safe
-// for concurrent use.
+// which lies between this process's fork and its main. It is safe for concurrent use.
 type Self struct {
+	process
+
+	connecting  sync.Mutex                    // one change of connections at a time
+	connections atomic.Pointer[[]*connection] // those that are open, and were until lately; nil: none
+	looping     chan struct{}                 // capacity 1
+}
+
+// process is how this process is known. Its zero value is not known.
+type process struct {
 	pid uint32 // in the initial pid namespace; 0: not there
 
-	binary    string
+	binary    string // empty: unknown
 	container string // id, as long as it was found; empty: unknown
 	podUID    string // empty: unknown
 	bornNS    int64  // fork, in nanoseconds since boot, rounded down
@@ -54,37 +66,47 @@ const (
 // ReadSelf reads from the process's own files under proc, usually /proc, and
 // from POD_UID, which Kubernetes' downward API can set. Call it early: the
 // shorter the time since exec, the fewer processes can be mistaken for this
-// one. The error is ErrSelfUnknown with its cause.
+// one. The error is ErrSelfUnknown with its cause; the Self that comes with it knows
+// this process's connections only.
 func ReadSelf(proc string) (*Self, error) {
-	if inode, err := namespace(proc, "pid"); err == nil && inode == initialPIDNamespace {
-		return &Self{pid: uint32(os.Getpid())}, nil
-	}
-	s := &Self{podUID: os.Getenv("POD_UID")}
+	s := &Self{looping: make(chan struct{}, 1)}
 	var err error
-	if s.binary, err = os.Readlink(filepath.Join(proc, "self/exe")); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSelfUnknown, err)
+	if s.process, err = readProcess(proc); err != nil {
+		return s, fmt.Errorf("%w: %w", ErrSelfUnknown, err)
+	}
+	return s, nil
+}
+
+func readProcess(proc string) (process, error) {
+	if inode, err := namespace(proc, "pid"); err == nil && inode == initialPIDNamespace {
+		return process{pid: uint32(os.Getpid())}, nil
+	}
+	p := process{podUID: os.Getenv("POD_UID")}
+	var err error
+	if p.binary, err = os.Readlink(filepath.Join(proc, "self/exe")); err != nil {
+		return process{}, err
 	}
 	if inode, err := namespace(proc, "time"); err == nil && inode != initialTimeNamespace {
-		return nil, fmt.Errorf("%w: the process is in a time namespace of its own", ErrSelfUnknown)
+		return process{}, errors.New("the process is in a time namespace of its own")
 	}
-	if s.bornNS, err = startTime(proc); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSelfUnknown, err)
+	if p.bornNS, err = startTime(proc); err != nil {
+		return process{}, err
 	}
-	s.readyNS = clock(unix.CLOCK_BOOTTIME)
-	s.suspendNS = s.readyNS - clock(unix.CLOCK_MONOTONIC)
+	p.readyNS = clock(unix.CLOCK_BOOTTIME)
+	p.suspendNS = p.readyNS - clock(unix.CLOCK_MONOTONIC)
 	for _, file := range []string{"self/cgroup", "self/mountinfo"} {
 		text, err := os.ReadFile(filepath.Join(proc, file))
 		if err != nil {
 			continue
 		}
-		if s.container == "" {
-			s.container = firstMatch(containerID, text)
+		if p.container == "" {
+			p.container = firstMatch(containerID, text)
 		}
-		if s.podUID == "" {
-			s.podUID = strings.ReplaceAll(firstMatch(podUID, text), "_", "-")
+		if p.podUID == "" {
+			p.podUID = strings.ReplaceAll(firstMatch(podUID, text), "_", "-")
 		}
 	}
-	return s, nil
+	return p, nil
 }
 
 // A container id is 64 hexadecimal digits. In a private control group namespace
@@ -153,35 +175,50 @@ func (s *Self) caused(wire []byte, kind transcode.Kind, member []byte) bool {
 	if kind != transcode.KindProcessKprobe && kind != transcode.KindProcessTracepoint {
 		return false
 	}
-	pid, hasPID, binary := transcode.ProcessOf(kind, member)
-	if s.pid != 0 && (!hasPID || pid != s.pid) || s.pid == 0 && string(binary) != s.binary {
+	mine, on := s.mayBe(transcode.ProcessOf(kind, member)), s.connectionOf(kind, member)
+	if !mine && on == nil {
 		return false
 	}
 	event, err := transcode.Scan(wire)
-	return err == nil && event.Action == transcode.ActionPost && s.is(&event) && onNetworkPath(&event)
+	if err != nil || event.Action != transcode.ActionPost {
+		return false
+	}
+	if on != nil { // what has it as an argument is on the network path
+		s.exclude(on)
+		return true
+	}
+	return s.is(&event) && onNetworkPath(&event)
+}
+
+// mayBe says whether an event of such a process may be this one's.
+func (p *process) mayBe(pid uint32, hasPID bool, binary []byte) bool {
+	if p.pid != 0 {
+		return hasPID && pid == p.pid
+	}
+	return p.binary != "" && string(binary) == p.binary
 }
 
 // is says whether the event's process is this one.
-func (s *Self) is(event *transcode.Summary) bool {
-	if s.pid != 0 {
-		return event.HasPID && event.PID == s.pid
-	}
-	if string(event.Binary) != s.binary {
+func (p *process) is(event *transcode.Summary) bool {
+	if !p.mayBe(event.PID, event.HasPID, event.Binary) {
 		return false
 	}
-	if s.container != "" && !sameContainer(s.container, event.Docker) {
+	if p.pid != 0 {
+		return true
+	}
+	if p.container != "" && !sameContainer(p.container, event.Docker) {
 		return false
 	}
-	if s.podUID != "" && len(event.PodUID) > 0 && string(event.PodUID) != s.podUID {
+	if p.podUID != "" && len(event.PodUID) > 0 && string(event.PodUID) != p.podUID {
 		return false
 	}
 	exec, ok := execTime(event.ExecID)
-	return ok && (s.alive(exec) || s.alive(exec+s.suspendNS))
+	return ok && (p.alive(exec) || p.alive(exec+p.suspendNS))
 }
 
 // alive says whether a time, in nanoseconds since boot, lies between this
 // process's fork and its main.
-func (s *Self) alive(ns int64) bool { return s.bornNS <= ns && ns <= s.readyNS }
+func (p *process) alive(ns int64) bool { return p.bornNS <= ns && ns <= p.readyNS }
 
 // sameContainer compares with the id in an event, of which Tetragon keeps the
 // first 31 characters.

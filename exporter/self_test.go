@@ -253,7 +253,7 @@ func fakeProc(t *testing.T, files map[string]string) string {
 // TestExcludedInTheAccount: an own event is seen and excluded, and not sent.
 func TestExcludedInTheAccount(t *testing.T) {
 	var socket fakeSocket
-	e := newTestExporter(t, Config{Self: &Self{pid: 4242}}, &socket)
+	e := newTestExporter(t, Config{Self: &Self{process: process{pid: 4242}}}, &socket)
 	own, _ := proto.Marshal(hook{pid: 4242, function: "udp_sendmsg", action: tetragon.KprobeAction_KPROBE_ACTION_POST}.event())
 	_ = e.SendBatch([][]byte{wire(0), own, wire(1), own})
 	lines, _ := socket.events()
