@@ -22,6 +22,10 @@ type Exporter struct {
 	BlindMS            uint64 `json:"blind_ms"` // milliseconds without a subscription
 	Overlap            uint64 `json:"overlap"`  // events that may have come twice, when filters were changed
 
+	// LeftOut names fields without which the events are asked for, because Tetragon would
+	// break the subscription at each event that has one it cannot send; nil: none.
+	LeftOut []string `json:"left_out,omitempty"`
+
 	// Upstream is what Tetragon itself lost before the exporter, by stage; nil
 	// is unknown. It never enters the equation.
 	Upstream map[string]*uint64 `json:"upstream"`

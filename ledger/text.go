@@ -32,6 +32,9 @@ func (e *Exporter) AppendText(dst []byte) []byte {
 	for _, f := range e.UnreadFiles {
 		dst = fmt.Appendf(dst, "  file %q (%s): read up to byte %d, lines lost behind it %s\n", f.Path, f.Cause, f.ReadTo, figure(f.Lines))
 	}
+	if len(e.LeftOut) > 0 {
+		dst = fmt.Appendf(dst, "  asked for without %s: Tetragon breaks the subscription at such a text that is not UTF-8\n", strings.Join(e.LeftOut, ", "))
+	}
 	return fmt.Appendf(dst, "  subscription breaks %d, blind %d ms; observed: the network namespace had no buffers for %s, ICMP answers: %s\n",
 		e.SubscriptionBreaks, e.BlindMS, figure(e.Observed.SndbufErrors), byName(e.Observed.ICMPAnswers))
 }

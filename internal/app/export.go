@@ -44,6 +44,8 @@ type ExportConfig struct {
 	InfoFile          string // empty: where Tetragon writes it by default
 	MaxReceiveBytes   int
 	GRPCClient        string // auto, framer or grpc-go
+	StallCheck        bool
+	Remedies          string // auto or none
 	Reconnect         bool
 	FailFast          bool
 	AllowList         string
@@ -72,6 +74,8 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.InfoFile, "info-file", "", "where Tetragon writes its tetragon-info.json; empty: /var/run/tetragon/tetragon-info.json")
 	flags.IntVar(&c.MaxReceiveBytes, "max-recv-size", source.MaxMessageBytes, "largest message to take from Tetragon, in bytes")
 	flags.StringVar(&c.GRPCClient, "grpc-client", string(source.ClientAuto), "what receives the events: framer, a client for this one call at a fraction of the CPU, without TLS; grpc-go; or auto, the framer until it meets a fault")
+	flags.BoolVar(&c.StallCheck, "stall-check", false, "where nothing comes for 30s, have a second subscription over grpc-go tell a quiet host from a stalled stream; it costs one event twice, more and more rarely")
+	flags.StringVar(&c.Remedies, "remedies", "auto", "auto: where Tetragon ends the subscription at each text that is not UTF-8, ask for events without the fields of the control group's name; where it makes an event of each event that it sends here over TCP, ask it to leave these out; none: do neither")
 	flags.BoolVar(&c.Reconnect, "reconnect", true, "subscribe again when the subscription ends; false: exit 0 when Tetragon ends it")
 	flags.BoolVar(&c.FailFast, "fail-fast", false, "exit 1 if Tetragon, a file to follow or a destination cannot be reached at the start")
 	flags.StringVar(&c.TetragonConfigDir, "tetragon-config-dir", "", "Tetragon's configuration folder, with tetragon.yaml or a file for each flag, to read its filters from before Tetragon 1.7")
@@ -105,7 +109,7 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 	}
 	self, err := exporter.ReadSelf("/proc")
 	if err != nil {
-		log.Warn("No event of the exporter itself is excluded: with a policy on the network path it would export its own sends", "cause", err)
+		log.Warn("No event of the exporter itself is excluded, but those of its connection to Tetragon: with a policy on the network path it would export its own sends", "error", err)
 	}
 	tuneRuntime(exportProcs, int64(c.QueueBytes)+exportMemory, log)
 	exporterConfig, err := c.exporterConfig(log, self)
@@ -113,7 +117,7 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 		return err
 	}
 	var out *exporter.UDPExporter
-	in, err := c.open(log, &out)
+	in, err := c.open(log, self, &out)
 	if err != nil {
 		return err
 	}
@@ -122,7 +126,7 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 		return err
 	}
 	defer serving.close()
-	look := upstream.Config{Find: c.findMetrics(), Logger: log}
+	look := upstream.Config{Find: c.findMetrics(), Version: in.version, Logger: log}
 	if c.StatsInterval > 0 && c.StatsInterval < upstream.DefaultInterval {
 		look.Interval = c.StatsInterval // so that each agent_stats has something new
 	}
@@ -163,6 +167,7 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 			serving.alive, serving.ready = out.Alive, in.ready
 			beside.Go(func() { serving.run(ctx) })
 		}
+		beside.Go(func() { in.watch(ctx) })
 		accountOnSignal(ctx, c.AccountFile, account, log)
 		beside.Wait()
 	})
@@ -271,9 +276,14 @@ func (c *ExportConfig) sourceConfig(log *slog.Logger) (source.Config, error) {
 		DecodeYAML:        decodeYAML,
 		MaxReceiveBytes:   c.MaxReceiveBytes,
 		GRPCClient:        source.GRPCClient(c.GRPCClient),
+		Guard:             c.StallCheck,
+		Remedies:          c.Remedies == "auto",
 		Reconnect:         c.Reconnect,
 		FailFast:          c.FailFast,
 		Logger:            log,
+	}
+	if c.Remedies != "auto" && c.Remedies != "none" {
+		return config, Usage(fmt.Errorf("app: --remedies %q, want auto or none", c.Remedies), "auto is the default")
 	}
 	if c.Filters != "auto" && c.Filters != "none" {
 		return config, Usage(fmt.Errorf("app: --filters %q, want auto or none", c.Filters), "auto is the default: the filters of Tetragon's own export")
@@ -293,8 +303,11 @@ func (c *ExportConfig) sourceConfig(log *slog.Logger) (source.Config, error) {
 	if selected != nil {
 		config.Filters.Allow = append(config.Filters.Allow, selected)
 	}
-	if config.TLS, err = c.TLS.load(); err != nil {
-		return config, Usage(err, "the --tls flags have the meaning of tetra's; without any of them the connection is plain text")
+	if c.TLS.wanted() {
+		config.TLS = c.TLS.load // at each attempt: what was renewed is read
+		if _, err := c.TLS.load(); err != nil {
+			return config, Usage(err, "the --tls flags have the meaning of tetra's; without any of them the connection is plain text")
+		}
 	}
 	return config, nil
 }

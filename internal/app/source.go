@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"tetracast/exporter"
@@ -26,6 +27,10 @@ type input struct {
 	subscription func() source.Stats
 	// files tells of the files that are followed; nil: there are none.
 	files func() filetail.Stats
+	// version is Tetragon's; empty: unknown. Nil: always unknown.
+	version func() string
+	// watch does what is to be done beside, until ctx ends.
+	watch func(ctx context.Context)
 	// save notes an orderly end.
 	save func() error
 	// setFilters asks for the events that another configuration wants.
@@ -33,21 +38,27 @@ type input struct {
 }
 
 // open makes the source that --source names. *out is set before it runs.
-func (c *ExportConfig) open(log *slog.Logger, out **exporter.UDPExporter) (*input, error) {
-	in, err := c.openSource(log, out)
-	if err == nil && in.setFilters == nil {
+func (c *ExportConfig) open(log *slog.Logger, self *exporter.Self, out **exporter.UDPExporter) (*input, error) {
+	in, err := c.openSource(log, self, out)
+	if err != nil {
+		return nil, err
+	}
+	if in.setFilters == nil {
 		in.setFilters = func(_ context.Context, next *ExportConfig) error { return next.refuseServerFlags() }
 	}
-	return in, err
+	if in.watch == nil {
+		in.watch = func(context.Context) {}
+	}
+	return in, nil
 }
 
-func (c *ExportConfig) openSource(log *slog.Logger, out **exporter.UDPExporter) (*input, error) {
+func (c *ExportConfig) openSource(log *slog.Logger, self *exporter.Self, out **exporter.UDPExporter) (*input, error) {
 	lines, names, err := c.lines()
 	if err != nil {
 		return nil, err
 	}
 	if !lines {
-		return c.openSubscription(log, out)
+		return c.openSubscription(log, self, out)
 	}
 	if names != nil {
 		return c.openFiles(log, out, names)
@@ -137,12 +148,16 @@ func (c *ExportConfig) lines() (lines bool, names func() []string, err error) {
 }
 
 // openSubscription makes the source that asks Tetragon.
-func (c *ExportConfig) openSubscription(log *slog.Logger, out **exporter.UDPExporter) (*input, error) {
+func (c *ExportConfig) openSubscription(log *slog.Logger, self *exporter.Self, out **exporter.UDPExporter) (*input, error) {
 	config, err := c.sourceConfig(log)
 	if err != nil {
 		return nil, err
 	}
+	var version atomic.Value
+	version.Store("")
+	config.Opened = self.Connected
 	config.Connected = func(t source.Tetragon) {
+		version.Store(t.Version)
 		(*out).SetTetragon(exporter.Tetragon{Version: t.Version, BuildCommit: t.BuildCommit, BuildDate: t.BuildDate, ClusterName: t.Config["cluster-name"]})
 	}
 	in, err := source.New(config)
@@ -159,7 +174,20 @@ func (c *ExportConfig) openSubscription(log *slog.Logger, out **exporter.UDPExpo
 		}
 		return in.SetFilters(ctx, config.Filters, config.AutoFilters)
 	}
+	watch := func(ctx context.Context) {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-self.Looping():
+				if err := in.AvoidLoop(ctx); err != nil {
+					log.Error("Tetragon's own sends to this exporter are not left out", "error", err)
+				}
+			}
+		}
+	}
 	return &input{Source: in, give: giveEvents, save: func() error { return nil }, setFilters: setFilters, subscription: in.Stats,
+		version: func() string { return version.Load().(string) }, watch: watch,
 		lost: func(losses *upstream.Reader) exporter.Upstream { return lostBefore(in, losses) }}, nil
 }
 

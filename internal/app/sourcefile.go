@@ -101,6 +101,9 @@ func sentAlike(account ledger.Exporter) bool {
 // account is the exporter's, with what the input tells.
 func (in *input) account(out *exporter.UDPExporter, losses *upstream.Reader) ledger.Exporter {
 	account := exportAccount(out, in.lost(losses))
+	if in.subscription != nil {
+		account.LeftOut = in.subscription().LeftOut
+	}
 	if in.files != nil {
 		for _, l := range in.files().Lost {
 			account.UnreadFiles = append(account.UnreadFiles, ledger.UnreadFile{Path: l.Path, ReadTo: l.Offset, Cause: string(l.Cause), Next: l.Next})

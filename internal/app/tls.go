@@ -45,15 +45,9 @@ func (c *TLSConfig) load() (*tls.Config, error) {
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName, InsecureSkipVerify: c.SkipVerify}
 	if len(c.CAFiles) > 0 {
-		config.RootCAs = x509.NewCertPool()
-	}
-	for _, path := range c.CAFiles {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return nil, fmt.Errorf("app: --%stls-ca-cert-files: %w", c.prefix, err)
-		}
-		if !config.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("app: --%stls-ca-cert-files: %s holds no certificate in PEM form", c.prefix, path)
+		var err error
+		if config.RootCAs, err = readAuthorities(c.prefix+"tls-ca-cert-files", c.CAFiles); err != nil {
+			return nil, err
 		}
 	}
 	if (c.CertFile == "") != (c.KeyFile == "") {
@@ -67,4 +61,19 @@ func (c *TLSConfig) load() (*tls.Config, error) {
 		config.Certificates = []tls.Certificate{pair}
 	}
 	return config, nil
+}
+
+// readAuthorities reads the certificates of authorities, which a flag names.
+func readAuthorities(flag string, paths []string) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("app: --%s: %w", flag, err)
+		}
+		if !pool.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("app: --%s: %s holds no certificate in PEM form", flag, path)
+		}
+	}
+	return pool, nil
 }

@@ -1,13 +1,17 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 
 	"tetracast/exporter"
 	"tetracast/internal/collector"
@@ -42,19 +46,24 @@ type Config struct {
 	Metrics      func() string  // finds Tetragon's metrics; nil: they are not wanted
 	Destinations []exporter.Destination
 	StateDir     string
+	// ControlGroups is the root of the host's control groups; empty: /sys/fs/cgroup.
+	ControlGroups string
 }
 
 // Examine looks at everything, in the order of an event's life. It returns when ctx
 // ends, with faults for what is left.
 func Examine(ctx context.Context, config Config) []Finding {
 	var all []Finding
+	version := ""
 	if config.Source != nil {
-		all = append(all, tetragon(ctx, *config.Source))
+		found, t := tetragon(ctx, *config.Source)
+		all = append(append(all, found...), controlGroups(cmp.Or(config.ControlGroups, "/sys/fs/cgroup"), config.Source.Remedies))
+		version = t.Version
 	}
 	if config.Files != nil {
 		all = append(all, files(config.Files))
 	}
-	all = append(all, losses(ctx, config.Metrics)...)
+	all = append(all, losses(ctx, config.Metrics, version)...)
 	for _, d := range config.Destinations {
 		all = append(all, destination(ctx, d)...)
 	}
@@ -84,14 +93,57 @@ func Write(w io.Writer, all []Finding) error {
 }
 
 // tetragon subscribes as export does, and ends that at once.
-func tetragon(ctx context.Context, config source.Config) Finding {
+func tetragon(ctx context.Context, config source.Config) ([]Finding, source.Tetragon) {
+	const subject = "Tetragon"
 	t, err := source.Find(ctx, config)
 	if err != nil {
-		return Finding{Fault, "Tetragon", err.Error(), "is Tetragon running, and may this user use its socket? --server-address names another place"}
+		return []Finding{{Fault, subject, err.Error(), "is Tetragon running, and may this user use its socket? --server-address names another place"}}, t
 	}
-	f := Finding{Fine, "Tetragon", fmt.Sprintf("%s at %s (%s); client %s; filters: %s", t.Version, t.Address, t.Why, t.Client, t.FiltersOrigin), ""}
+	f := Finding{Fine, subject, fmt.Sprintf("%s at %s (%s); client %s; filters: %s", t.Version, t.Address, t.Why, t.Client, t.FiltersOrigin), ""}
 	if t.FiltersUnknown {
 		f.Verdict, f.Advice = Note, "all events will come; --tetragon-config-dir names Tetragon's configuration folder, such as /etc/tetragon, in which its filters can be read"
+	}
+	all := []Finding{f}
+	if t.OverTCP() {
+		all = append(all, Finding{Note, subject, "events come over TCP: with a tracing policy on tcp_sendmsg or the like each one that Tetragon sends makes another, without end",
+			"these are excluded, but keep both busy; a unix socket has no such loop: --server-address unix:///var/run/tetragon/tetragon.sock, where Tetragon serves it (always since 1.8)"})
+	}
+	if t.Config["disable-process-cache"] == "true" {
+		all = append(all, Finding{Note, subject, "it runs with --disable-process-cache: most events have no binary, parent or exec_id",
+			"outside of the host's pid namespace the exporter cannot know its own events then: --pid host, or a unix socket and no policy on the network path"})
+	}
+	return all, t
+}
+
+// lookedAtGroups bounds how many control groups are looked at.
+const lookedAtGroups = 100_000
+
+// controlGroups looks for names that are not UTF-8, at whose events Tetragon ends every
+// subscription.
+func controlGroups(root string, remedies bool) Finding {
+	const subject = "control groups"
+	var bad []string
+	looked := 0
+	_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil || !entry.IsDir():
+			return nil // it went away, or is a file
+		case looked == lookedAtGroups:
+			return fs.SkipAll
+		}
+		looked++
+		if !utf8.ValidString(entry.Name()) {
+			bad = append(bad, strconv.Quote(path))
+		}
+		return nil
+	})
+	if len(bad) == 0 {
+		return Finding{Fine, subject, "all names are UTF-8", ""}
+	}
+	f := Finding{Note, subject, fmt.Sprintf("%d names are not UTF-8, such as %s: Tetragon ends the subscription at each event of a process there", len(bad), bad[0]),
+		"rename it; after the second break export asks for events without process.docker, parent.docker, ancestors.docker (--remedies)"}
+	if !remedies {
+		f.Advice = "rename it, or --remedies auto, which then asks for events without process.docker, parent.docker, ancestors.docker"
 	}
 	return f
 }
@@ -118,12 +170,12 @@ var knobs = map[string]string{
 }
 
 // losses tells what Tetragon lost since its start.
-func losses(ctx context.Context, find func() string) []Finding {
+func losses(ctx context.Context, find func() string, version string) []Finding {
 	const subject = "lost in Tetragon"
 	if find == nil {
 		return []Finding{{Note, subject, "not looked at", "--tetragon-metrics-address auto reads it"}}
 	}
-	reader := upstream.New(upstream.Config{Find: find})
+	reader := upstream.New(upstream.Config{Find: find, Version: func() string { return version }})
 	if err := reader.Look(ctx); err != nil {
 		return []Finding{{Note, subject, "unknown: " + err.Error(), "Tetragon tells it with --metrics-server :2112; --tetragon-metrics-address names another place"}}
 	}

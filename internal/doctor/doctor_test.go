@@ -110,6 +110,44 @@ func TestExamineFaults(t *testing.T) {
 	f("no such file", Config{StateDir: "/nonexistent/state"})
 }
 
+// TestControlGroups: a name that is not UTF-8 is found however deep, and named so that it
+// can be read.
+func TestControlGroups(t *testing.T) {
+	root := t.TempDir()
+	if got := controlGroups(root, true); got.Verdict != Fine {
+		t.Errorf("%+v", got)
+	}
+	if err := os.MkdirAll(filepath.Join(root, "a", "b\xff", "c"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got := controlGroups(root, true); got.Verdict != Note || !strings.Contains(got.Found, `b\xff"`) || !strings.Contains(got.Advice, "after the second break") {
+		t.Errorf("%+v", got)
+	}
+	if got := controlGroups(root, false); !strings.Contains(got.Advice, "--remedies auto") {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestOverTCP: the risk is named where events come over TCP.
+func TestOverTCP(t *testing.T) {
+	server, err := replay.New(replay.Config{Loop: true, Conf: map[string]string{"disable-process-cache": "true"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := replay.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ctx, listener) }()
+	defer func() { stop(); <-served }()
+	all := by(Examine(t.Context(), Config{Source: &source.Config{ServerAddress: listener.Addr().String()}}), "Tetragon")
+	if len(all) != 3 || all[1].Verdict != Note || !strings.Contains(all[1].Found, "over TCP") || !strings.Contains(all[2].Found, "--disable-process-cache") {
+		t.Errorf("%+v", all)
+	}
+}
+
 // TestReceiveBuffer: what collect asks for is compared with what the kernel grants.
 func TestReceiveBuffer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rmem_max")

@@ -43,6 +43,15 @@ func DefaultAddress(version string) string {
 	return "unix:///var/run/tetragon/tetragon.sock"
 }
 
+// SocketBeside is the unix socket that a release serves beside TCP; empty: none. An
+// unknown release has none.
+func SocketBeside(version string) string {
+	if version == "" || before(version, 8) {
+		return ""
+	}
+	return "/var/run/tetragon/tetragon.sock"
+}
+
 // metrics serves the counters of losses. Each look finds them grown by
 // Config.Losses.
 type metrics struct {
@@ -55,6 +64,9 @@ func (m *metrics) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	names := lossNames(m.server.version.GetVersion())
 	for _, stage := range slices.Sorted(maps.Keys(names)) {
 		name := names[stage]
+		if stage == "bpf_missed" && m.server.config.Losses[stage] == 0 {
+			continue // it appears with the first miss
+		}
 		_, _ = fmt.Fprintf(w, "# TYPE %s counter\n%s %d\n", name, name, looks*m.server.config.Losses[stage])
 	}
 }
@@ -73,7 +85,11 @@ func (s *Server) serveMetrics(ctx context.Context, listener net.Listener) error 
 }
 
 // writeInfo writes what Tetragon tells its clients in tetragon-info.json.
-func (s *Server) writeInfo(grpcAddress, metricsAddress string) error {
+func (s *Server) writeInfo(address net.Addr, metricsAddress string) error {
+	grpcAddress := address.String()
+	if address.Network() == "unix" {
+		grpcAddress = "unix://" + grpcAddress
+	}
 	info := map[string]any{"server_address": grpcAddress, "metrics_address": metricsAddress}
 	if !before(s.version.GetVersion(), 7) {
 		info["pid"] = os.Getpid()

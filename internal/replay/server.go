@@ -57,6 +57,17 @@ type Config struct {
 	// Faults happen to the streams in turn: the first to the first stream, and
 	// so on; streams after the last have none.
 	Faults []Fault
+	// NotUTF8Every has every so many-th event's control group have a name that is not
+	// UTF-8: unless a request leaves its fields out, the stream ends there as gRPC ends it,
+	// and the event is lost. Zero: none has.
+	NotUTF8Every int
+	// Feedback makes an event of each write to a client over TCP, as Tetragon with a policy
+	// on tcp_sendmsg does, and of each that [Server.Inject] gets. It goes on when the
+	// recording has ended.
+	Feedback bool
+	// Beside is the unix socket that Tetragon serves beside TCP since v1.8, in plain text,
+	// until Serve returns. Nil: there is none.
+	Beside net.Listener
 	// TLS is used on TCP; nil: plain text.
 	TLS credentials.TransportCredentials
 	// Logger gets the log. Nil discards it.
@@ -86,7 +97,9 @@ type Server struct {
 
 	request  atomic.Pointer[tetragon.GetEventsRequest]
 	streams  atomic.Int64
-	sent     atomic.Int64  // messages, over all streams
+	sent     atomic.Int64 // messages, over all streams
+	position atomic.Int64 // of the recording: sent, and lost with a stream
+	feedback feedback
 	finished chan struct{} // closed when the one client was served to the end
 	once     sync.Once
 	damage   error // of the recording, set before finished is closed
@@ -187,22 +200,28 @@ func Listen(address string) (net.Listener, error) {
 // Serve serves on the listener, which it closes, until ctx ends or, without
 // Loop, one client was served to the end.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
-	options := []grpc.ServerOption{
-		grpc.ForceServerCodecV2(codec{}),
-		grpc.UnaryInterceptor(s.calls.unary),
-		grpc.StreamInterceptor(s.calls.stream),
+	if s.config.Feedback {
+		listener = &feedbackListener{listener, &s.feedback}
 	}
-	if s.config.TLS != nil {
-		options = append(options, grpc.Creds(s.config.TLS))
+	if s.config.Beside != nil {
+		plain, served := s.server(nil), make(chan struct{})
+		go func() {
+			defer close(served)
+			_ = plain.Serve(s.config.Beside) // its end is told by Stop
+		}()
+		defer func() { plain.Stop(); <-served }()
 	}
-	server := grpc.NewServer(options...)
-	tetragon.RegisterFineGuidanceSensorsServer(server, s)
+	server := s.server(s.config.TLS)
 	if s.config.InfoFile != "" {
 		metricsAddress := ""
 		if s.config.Metrics != nil {
 			metricsAddress = s.config.Metrics.Addr().String()
 		}
-		if err := s.writeInfo(listener.Addr().String(), metricsAddress); err != nil {
+		address := listener.Addr()
+		if s.config.Beside != nil {
+			address = s.config.Beside.Addr()
+		}
+		if err := s.writeInfo(address, metricsAddress); err != nil {
 			_ = listener.Close()
 			return err
 		}
@@ -236,6 +255,21 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	}
 	<-served
 	return err
+}
+
+// server makes a gRPC server of s.
+func (s *Server) server(transport credentials.TransportCredentials) *grpc.Server {
+	options := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.UnaryInterceptor(s.calls.unary),
+		grpc.StreamInterceptor(s.calls.stream),
+	}
+	if transport != nil {
+		options = append(options, grpc.Creds(transport))
+	}
+	server := grpc.NewServer(options...)
+	tetragon.RegisterFineGuidanceSensorsServer(server, s)
+	return server
 }
 
 // Damage returns, after Serve, what was wrong with the recording: the client
@@ -300,8 +334,14 @@ func (s *Server) GetEvents(request *tetragon.GetEventsRequest, stream grpc.Serve
 		fault.After = -1
 	}
 	s.config.Logger.Info("A client subscribed")
+	var events <-chan felt
+	if s.config.Feedback {
+		joined, leave := s.feedback.join()
+		defer leave()
+		events = joined
+	}
 	pace := newPacer(s.config.EventsPerSecond)
-	skip := s.sent.Load() // what earlier streams sent, unless everybody gets everything
+	skip := s.position.Load() // what earlier streams sent, unless everybody gets everything
 	if s.config.Loop {
 		skip = 0
 	}
@@ -310,10 +350,13 @@ func (s *Server) GetEvents(request *tetragon.GetEventsRequest, stream grpc.Serve
 		if err != nil {
 			return status.Error(codes.Internal, err.Error())
 		}
-		err = s.play(stream, recording, pace, &sent, skip, &fault)
+		err = s.play(stream, request, recording, pace, &sent, skip, &fault)
 		_ = recording.Close()
 		if err == io.EOF && s.config.Loop {
 			continue
+		}
+		if err == io.EOF && s.config.Feedback {
+			return playFelt(stream, request, events, &s.sent)
 		}
 		if err == io.EOF {
 			s.once.Do(func() { close(s.finished) })
@@ -324,7 +367,7 @@ func (s *Server) GetEvents(request *tetragon.GetEventsRequest, stream grpc.Serve
 }
 
 // play sends the recording once, without its first skip messages.
-func (s *Server) play(stream grpc.ServerStream, recording *source.Recording, pace *pacer, sent *int, skip int64, fault *Fault) error {
+func (s *Server) play(stream grpc.ServerStream, request *tetragon.GetEventsRequest, recording *source.Recording, pace *pacer, sent *int, skip int64, fault *Fault) error {
 	for i := int64(0); ; i++ {
 		message, err := recording.Next()
 		if err == io.EOF {
@@ -345,13 +388,31 @@ func (s *Server) play(stream grpc.ServerStream, recording *source.Recording, pac
 		if err := pace.wait(stream.Context()); err != nil {
 			return status.FromContextError(err).Err()
 		}
+		if n := s.config.NotUTF8Every; n > 0 && (i+1)%int64(n) == 0 && !leavesOutContainers(request) {
+			s.position.Add(1)
+			return status.Error(codes.Internal, "grpc: error while marshaling: string field contains invalid UTF-8")
+		}
 		// grpc keeps the bytes until they are written, the recording does not.
 		if err := stream.SendMsg(wireMessage(bytes.Clone(message))); err != nil {
 			return err
 		}
 		*sent++
 		s.sent.Add(1)
+		s.position.Add(1)
 	}
+}
+
+// leavesOutContainers says whether a request asks for events without the fields that hold
+// a control group's name.
+func leavesOutContainers(request *tetragon.GetEventsRequest) bool {
+	for _, f := range request.GetFieldFilters() {
+		paths := f.GetFields().GetPaths()
+		if f.GetAction() == tetragon.FieldFilterAction_EXCLUDE && len(f.GetEventSet()) == 0 &&
+			slices.Contains(paths, "process.docker") && slices.Contains(paths, "parent.docker") && slices.Contains(paths, "ancestors.docker") {
+			return true
+		}
+	}
+	return false
 }
 
 // misbehave does once what the fault says.

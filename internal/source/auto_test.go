@@ -144,7 +144,11 @@ func TestTLS(t *testing.T) {
 		Certificates: []tls.Certificate{server}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ours.pool()})})
 	f := func(config *tls.Config, want string) {
 		t.Helper()
-		s, err := source.New(source.Config{ServerAddress: address, TLS: config})
+		var speak func() (*tls.Config, error)
+		if config != nil {
+			speak = func() (*tls.Config, error) { return config, nil }
+		}
+		s, err := source.New(source.Config{ServerAddress: address, TLS: speak})
 		if err != nil {
 			t.Fatal(err)
 		}

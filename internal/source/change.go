@@ -38,9 +38,14 @@ const overlapTime = 200 * time.Millisecond
 // cannot be opened, the old one goes on and the error says why. While there is no
 // subscription the filters are for the next one.
 func (s *Subscription) SetFilters(ctx context.Context, filters Filters, auto bool) error {
+	return s.replace(ctx, func(*asked) *asked { return &asked{filters, auto} })
+}
+
+// replace asks for what change makes of what was asked for.
+func (s *Subscription) replace(ctx context.Context, change func(*asked) *asked) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	want := &asked{filters, auto}
+	want := change(s.asked.Load())
 	s.mu.Lock()
 	run, old := s.run, s.current
 	s.opening, s.early = old != nil, 0

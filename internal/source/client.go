@@ -36,16 +36,21 @@ func split(address string) (network, target string) {
 
 // dial opens a connection as the configuration says.
 func (c *Config) dial(ctx context.Context, network, target string) (net.Conn, error) {
+	dial := new(net.Dialer).DialContext
 	if c.Dial != nil {
-		return c.Dial(ctx, network, target)
+		dial = c.Dial
 	}
-	return new(net.Dialer).DialContext(ctx, network, target)
+	conn, err := dial(ctx, network, target)
+	if err != nil {
+		return nil, err
+	}
+	return c.opened(conn), nil
 }
 
 // connection is a place where Tetragon answered.
 type connection struct {
 	grpc    *grpc.ClientConn
-	dialing dialErrors
+	dialing dialed
 }
 
 // connect opens a connection to one place. Nothing is sent before the first
@@ -54,7 +59,11 @@ func (c *Config) connect(address string) (*connection, error) {
 	network, target := split(address)
 	transport := insecure.NewCredentials()
 	if c.TLS != nil && network != "unix" {
-		transport = credentials.NewTLS(c.TLS)
+		config, err := c.TLS()
+		if err != nil {
+			return nil, err
+		}
+		transport = credentials.NewTLS(config)
 	}
 	conn := new(connection)
 	// passthrough: the name is resolved by the dialer, anew at each attempt.
@@ -63,7 +72,7 @@ func (c *Config) connect(address string) (*connection, error) {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(c.MaxReceiveBytes)),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			raw, err := c.dial(ctx, network, target)
-			conn.dialing.set(err)
+			conn.dialing.set(raw, err)
 			return raw, err
 		}))
 	if err != nil {
@@ -83,7 +92,7 @@ func (c *connection) version(ctx context.Context) (string, error) {
 	answer, err := tetragon.NewFineGuidanceSensorsClient(c.grpc).GetVersion(ctx, &tetragon.GetVersionRequest{})
 	if err != nil {
 		// grpc flattens the dialer's error into text; the dialer kept it.
-		if dialErr := c.dialing.get(); dialErr != nil {
+		if dialErr := c.dialing.failure(); dialErr != nil {
 			return "", dialErr
 		}
 		return "", err
@@ -187,23 +196,33 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// dialErrors keeps the last error of a dialer.
-type dialErrors struct {
-	mu  sync.Mutex
-	err error
+// dialed keeps what became of the last dialling: an error, or the ends of a connection
+// over TCP.
+type dialed struct {
+	mu   sync.Mutex
+	err  error
+	ends ends
 }
 
-func (d *dialErrors) set(err error) {
+func (d *dialed) set(conn net.Conn, err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.err = err
+	if d.err = err; err == nil {
+		d.ends = endsOf(conn)
+	}
 }
 
-func (d *dialErrors) get() error {
+func (d *dialed) failure() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.err
+}
+
+func (d *dialed) over() ends {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ends
 }

@@ -485,8 +485,8 @@ func TestClients(t *testing.T) {
 		}
 	}
 	f(source.Config{GRPCClient: "curl"}, source.ErrClient)
-	f(source.Config{GRPCClient: source.ClientFramer, TLS: new(tls.Config)}, source.ErrClient)
-	f(source.Config{GRPCClient: source.ClientAuto, TLS: new(tls.Config)}, nil)
+	f(source.Config{GRPCClient: source.ClientFramer, TLS: func() (*tls.Config, error) { return new(tls.Config), nil }}, source.ErrClient)
+	f(source.Config{GRPCClient: source.ClientAuto, TLS: func() (*tls.Config, error) { return new(tls.Config), nil }}, nil)
 	f(source.Config{GRPCClient: source.ClientFramer}, nil)
 	f(source.Config{}, nil)
 }

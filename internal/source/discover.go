@@ -28,7 +28,7 @@ type Places struct {
 // The places that Tetragon's releases use by default.
 const (
 	defaultInfoFile = "/var/run/tetragon/tetragon-info.json"
-	defaultTCP      = "localhost:54321" // up to 1.6
+	defaultTCP      = "localhost:54321" // of the binary; of its chart up to 1.6
 )
 
 var defaultSockets = []string{"/var/run/tetragon/tetragon.sock", "/var/run/cilium/tetragon/tetragon.sock"}
@@ -61,15 +61,22 @@ func (c *Config) candidates() []candidate {
 	}
 	p := c.Places.withDefaults()
 	var list []candidate
-	if address, err := readInfoFile(p.InfoFile); err != nil {
+	named, err := readInfoFile(p.InfoFile)
+	switch {
+	case err != nil:
 		list = append(list, candidate{address: p.InfoFile, err: err})
-	} else if address != "" {
-		list = append(list, candidate{address: address, why: "named in " + p.InfoFile})
+	case strings.HasPrefix(named, "unix://"):
+		list = append(list, candidate{address: named, why: "named in " + p.InfoFile})
 	}
 	for _, path := range p.Sockets {
 		list = append(list, candidate{address: "unix://" + path, why: "default socket"})
 	}
-	list = append(list, candidate{address: p.TCP, why: "default address up to Tetragon 1.6"})
+	// A Tetragon that is told to serve TCP serves a socket beside it since 1.8, which is
+	// better: its sends there are nobody's network traffic, and need no TLS.
+	if named != "" && !strings.HasPrefix(named, "unix://") {
+		list = append(list, candidate{address: named, why: "named in " + p.InfoFile})
+	}
+	list = append(list, candidate{address: p.TCP, why: "default address of Tetragon's binary"})
 	seen := map[string]bool{}
 	unique := list[:0]
 	for _, one := range list {

@@ -44,6 +44,9 @@ func TestCandidates(t *testing.T) {
 	f(`{"server_address":"/run/t.sock"}`, "", "unix:///run/t.sock "+others)
 	f(`{"server_address":"unix:///b.sock"}`, "", "unix:///b.sock unix:///a.sock localhost:1")
 	f(`{"server_address":""}`, "", others)
+	// A socket is preferred, where both are served.
+	f(`{"server_address":"0.0.0.0:54321"}`, "", "unix:///a.sock unix:///b.sock 0.0.0.0:54321 localhost:1")
+	f(`{"server_address":"localhost:1"}`, "", others)
 	f(`{"server_address":`, "", "ERROR "+others)
 	f(`{"server_address":"unix:///run/t.sock"}`, "host:2", "host:2")
 	defaults := (Places{}).withDefaults()

@@ -2,12 +2,9 @@ package source
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
-
-	"github.com/cilium/tetragon/api/v1/tetragon"
 
 	"tetracast/internal/source/framer"
 )
@@ -30,12 +27,12 @@ const (
 var ErrClient = errors.New("source: gRPC client")
 
 // check refuses what cannot be. Empty is auto.
-func (g GRPCClient) check(config *tls.Config) error {
+func (g GRPCClient) check(overTLS bool) error {
 	switch g {
 	case "", ClientAuto, ClientGRPCGo:
 		return nil
 	case ClientFramer:
-		if config != nil {
+		if overTLS {
 			return fmt.Errorf("%w: the framer speaks no TLS", ErrClient)
 		}
 		return nil
@@ -66,8 +63,9 @@ func (s *Subscription) fallBack(ctx context.Context, from Tetragon, cause error)
 	return true
 }
 
-// openFramer subscribes with the framer, over a connection of its own.
-func (s *Subscription) openFramer(ctx context.Context, address string, request *tetragon.GetEventsRequest) (*framerSession, error) {
+// openFramer subscribes with the framer, over a connection of its own, and completes t.
+func (s *Subscription) openFramer(ctx context.Context, t *Tetragon) (*framerSession, error) {
+	address := t.Address
 	network, target := split(address)
 	dialing, cancel := context.WithTimeout(ctx, answerTimeout)
 	conn, err := s.config.dial(dialing, network, target)
@@ -79,6 +77,7 @@ func (s *Subscription) openFramer(ctx context.Context, address string, request *
 	if network != "unix" {
 		config.Authority = target
 	}
+	request := s.request(t, endsOf(conn))
 	ctx, end := context.WithCancelCause(ctx)
 	client, err := framer.Open(ctx, conn, request, config)
 	if err != nil {
@@ -86,9 +85,11 @@ func (s *Subscription) openFramer(ctx context.Context, address string, request *
 		return nil, err
 	}
 	session := &framerSession{client: client, end: end}
-	session.guarding.Go(func() {
-		guard(ctx, client.Batches, func() bool { return s.twin(ctx, address, request) }, end)
-	})
+	if s.config.Guard {
+		session.guarding.Go(func() {
+			guard(ctx, client.Batches, func() bool { return s.twin(ctx, address, request) }, end)
+		})
+	}
 	return session, nil
 }
 

@@ -25,11 +25,6 @@ type Filters struct {
 // empty says whether everything is asked for.
 func (f Filters) empty() bool { return len(f.Allow)+len(f.Deny)+len(f.Fields) == 0 }
 
-// request asks for the events.
-func (f Filters) request() *tetragon.GetEventsRequest {
-	return &tetragon.GetEventsRequest{AllowList: f.Allow, DenyList: f.Deny, FieldFilters: f.Fields}
-}
-
 // ParseFilters reads filter lists in Tetragon's syntax: JSON objects one after
 // the other, usually one a line, as --export-allowlist has them. A text that
 // begins with @ names a file that holds them. The error names the list, the line

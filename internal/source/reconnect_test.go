@@ -8,6 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -71,38 +73,90 @@ func runFor(t *testing.T, s *Subscription, d time.Duration) (messages int) {
 	return messages
 }
 
+// elsewhere is an address on another host.
+const elsewhere = "192.0.2.1:54321"
+
 // TestTetragonIsLate: a Tetragon that comes after a minute is found within the
-// longest wait, with few attempts and one log line for one cause.
+// longest wait, with few attempts and one log line for one cause. On this host the
+// longest wait is a second.
 func TestTetragonIsLate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
-		begin := time.Now()
-		attempts := 0
-		var connected time.Duration
-		config := Config{Reconnect: true, Logger: slog.New(slog.NewTextHandler(&log, nil)),
-			Connected: func(Tetragon) { connected = time.Since(begin) }}
-		s := newFake(t, config, func(int) (*fakeSession, error) {
-			attempts++
-			if time.Since(begin) < time.Minute {
-				return nil, ErrNotFound
+	f := func(address string, longest time.Duration, fewest, most int) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			begin := time.Now()
+			attempts := 0
+			var connected time.Duration
+			config := Config{Reconnect: true, ServerAddress: address, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+				Connected: func(Tetragon) { connected = time.Since(begin) }}
+			s := newFake(t, config, func(int) (*fakeSession, error) {
+				attempts++
+				if time.Since(begin) < time.Minute {
+					return nil, ErrNotFound
+				}
+				return &fakeSession{messages: 3, lives: time.Hour}, nil
+			})
+			if n := runFor(t, s, 2*time.Minute); n != 3 {
+				t.Errorf("%s: %d messages", address, n)
 			}
-			return &fakeSession{messages: 3, lives: time.Hour}, nil
+			if connected < time.Minute || connected > time.Minute+longest {
+				t.Errorf("%s: connected after %v", address, connected)
+			}
+			if attempts < fewest || attempts > most {
+				t.Errorf("%s: %d attempts in a minute", address, attempts)
+			}
+			if n := strings.Count(log.String(), "not there yet"); n != 1 {
+				t.Errorf("%s: %d log lines for one cause:\n%s", address, n, log.String())
+			}
+			if stats := s.Stats(); stats.Breaks != 0 || stats.BlindTime != 0 || stats.Connects != 1 {
+				t.Errorf("%s: stats %+v", address, stats)
+			}
 		})
-		if n := runFor(t, s, 2*time.Minute); n != 3 {
-			t.Errorf("%d messages", n)
+	}
+	f(elsewhere, maxWait, 3, 40)
+	f("tetragon.example:54321", maxWait, 3, 40)
+	f("", maxWaitLocal, 60, 300)
+	f("unix:///nonexistent/tetragon.sock", maxWaitLocal, 60, 300)
+	f("localhost:54321", maxWaitLocal, 60, 300)
+	f("[::1]:54321", maxWaitLocal, 60, 300)
+}
+
+// TestTraces: while there is no Tetragon, its info file or its socket is noticed when it
+// appears and when it is another one than before.
+func TestTraces(t *testing.T) {
+	folder := t.TempDir()
+	info, socket := filepath.Join(folder, "tetragon-info.json"), filepath.Join(folder, "tetragon.sock")
+	write := func(path string) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(path+".new", []byte("{}"), 0o600), os.Rename(path+".new", path)); err != nil {
+			t.Fatal(err)
 		}
-		if connected < time.Minute || connected > time.Minute+maxWait {
-			t.Errorf("connected after %v", connected)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		f := func(config Config, change func(), noticed bool) {
+			t.Helper()
+			s, err := New(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.AfterFunc(3*time.Second, change)
+			begin := time.Now()
+			if err := s.wait(t.Context(), time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(begin); noticed && took > 3*time.Second+traceInterval || !noticed && took != time.Minute {
+				t.Errorf("%+v: waited %v", config, took)
+			}
 		}
-		if attempts < 3 || attempts > 40 {
-			t.Errorf("%d attempts in a minute", attempts)
-		}
-		if n := strings.Count(log.String(), "not there yet"); n != 1 {
-			t.Errorf("%d log lines for one cause:\n%s", n, log.String())
-		}
-		if stats := s.Stats(); stats.Breaks != 0 || stats.BlindTime != 0 || stats.Connects != 1 {
-			t.Errorf("stats %+v", stats)
-		}
+		places := Config{Places: Places{InfoFile: info, Sockets: []string{socket}}}
+		f(places, func() { write(info) }, true)
+		f(places, func() { write(info) }, true)
+		f(places, func() { write(socket) }, true)
+		f(places, func() { _ = os.Remove(socket) }, true)
+		f(places, func() {}, false)
+		f(Config{ServerAddress: "unix://" + socket}, func() { write(socket) }, true)
+		f(Config{ServerAddress: "unix://" + socket}, func() { write(info) }, false)
+		f(Config{ServerAddress: elsewhere}, func() { write(info) }, false)
 	})
 }
 
@@ -139,7 +193,7 @@ func TestNameIsLate(t *testing.T) {
 func TestWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var at []time.Time
-		s := newFake(t, Config{Reconnect: true}, func(attempt int) (*fakeSession, error) {
+		s := newFake(t, Config{Reconnect: true, ServerAddress: elsewhere}, func(attempt int) (*fakeSession, error) {
 			at = append(at, time.Now())
 			if attempt == 60 {
 				return &fakeSession{lives: livedTime, end: status.Error(codes.Unavailable, "")}, nil

@@ -40,7 +40,14 @@ type script func(p *peer)
 func scripted(t *testing.T, greeting script, scripts ...script) (address string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "t.sock")
-	listener, err := net.Listen("unix", path)
+	scriptedOn(t, "unix", path, greeting, scripts...)
+	return "unix://" + path
+}
+
+// scriptedOn does that at an address, and returns where it listens.
+func scriptedOn(t *testing.T, network, at string, greeting script, scripts ...script) (address string) {
+	t.Helper()
+	listener, err := net.Listen(network, at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +72,7 @@ func scripted(t *testing.T, greeting script, scripts ...script) (address string)
 		open.Range(func(conn, _ any) bool { _ = conn.(net.Conn).Close(); return true })
 		serving.Wait()
 	})
-	return "unix://" + path
+	return listener.Addr().String()
 }
 
 // inTurn gives one script after the other, the last again and again.

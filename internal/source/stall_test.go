@@ -70,7 +70,7 @@ func TestStallFallsBack(t *testing.T) {
 			var serving sync.WaitGroup
 			defer serving.Wait()
 			var logged bytes.Buffer
-			s, err := source.New(source.Config{ServerAddress: "unix:///virtual", Reconnect: true, Logger: slog.New(slog.NewTextHandler(&logged, nil)),
+			s, err := source.New(source.Config{ServerAddress: "unix:///virtual", Reconnect: true, Guard: true, Logger: slog.New(slog.NewTextHandler(&logged, nil)),
 				Dial: func(context.Context, string, string) (net.Conn, error) {
 					ours, theirs := net.Pipe()
 					server := newLine(theirs)

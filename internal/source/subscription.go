@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,11 +27,12 @@ var ErrNotFound = errors.New("source: Tetragon answers at none of the places it 
 
 // The waits between two attempts: exponential with full jitter, so that a
 // fleet does not come back in step. A subscription that lived for livedTime
-// begins with the shortest again.
+// begins with the shortest again. A Tetragon on this host disturbs nobody else.
 const (
-	minWait   = 200 * time.Millisecond
-	maxWait   = 30 * time.Second
-	livedTime = 10 * time.Second
+	minWait      = 200 * time.Millisecond
+	maxWait      = 30 * time.Second
+	maxWaitLocal = time.Second
+	livedTime    = 10 * time.Second
 )
 
 // Tetragon ends every stream with Internal when an event holds a string that is
@@ -58,9 +61,16 @@ type Config struct {
 	TetragonConfigDir string
 	DecodeYAML        func([]byte) (map[string]any, error)
 
-	TLS             *tls.Config // for TCP; nil: plain text
-	MaxReceiveBytes int         // largest message; zero: MaxMessageBytes
-	GRPCClient      GRPCClient  // which client receives the events; empty: ClientAuto
+	// TLS returns how to speak TLS, for TCP; nil: plain text. It is asked at each attempt,
+	// so that certificates which were renewed are read.
+	TLS             func() (*tls.Config, error)
+	MaxReceiveBytes int        // largest message; zero: MaxMessageBytes
+	GRPCClient      GRPCClient // which client receives the events; empty: ClientAuto
+	// Guard has a second subscription tell whether a silent stream is stalled, see guard.go.
+	Guard bool
+	// Remedies lets the subscription ask for less than its filters say where Tetragon
+	// could not give the rest, see remedy.go.
+	Remedies bool
 
 	// Reconnect goes on when the subscription ends or cannot be made. Without it
 	// Run returns nil when Tetragon ends the stream in good order.
@@ -71,6 +81,9 @@ type Config struct {
 	// Connected is called after each subscription is made, before its first
 	// message. It must return soon.
 	Connected func(Tetragon)
+	// Opened is told of each connection over TCP that is opened, and returns what is
+	// called at its end. Nil: nobody is told.
+	Opened func(local, remote netip.AddrPort) (closed func())
 	// Dial opens connections. Nil: net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Logger gets the log. Nil discards it.
@@ -90,6 +103,10 @@ type Tetragon struct {
 	// FiltersUnknown: Tetragon's own were wanted, but cannot be read, so all events come.
 	FiltersUnknown bool
 	Client         GRPCClient // that receives the events: ClientFramer or ClientGRPCGo
+
+	// What was asked for less, see remedy.go.
+	WithoutContainers bool // the fields of a control group's name
+	WithoutOwn        bool // events of Tetragon's own sending to this process
 }
 
 // Stats counts what a subscription lived through.
@@ -101,6 +118,9 @@ type Stats struct {
 	Fallbacks uint64        // from the framer to grpc-go, for the rest of the process: 0 or 1
 	BlindTime time.Duration // between the end of one and the beginning of the next
 	Overlap   uint64        // events that may have come twice, when filters were changed
+	NotUTF8   uint64        // of Internal: because a text was not UTF-8
+
+	LeftOut []string // fields without which events are asked for, against that; nil: none
 
 	Subscribed bool // a subscription is there now
 }
@@ -118,6 +138,10 @@ type Subscription struct {
 	twin    func(ctx context.Context, address string, request *tetragon.GetEventsRequest) bool
 
 	fellBack atomic.Bool // from the framer to grpc-go
+
+	withoutContainers, withoutOwn, celRefused atomic.Bool // see remedy.go
+	notUTF8                                   atomic.Uint64
+	toldTCP                                   bool // Run's goroutine only
 
 	connects, breaks, internal, tooLarge atomic.Uint64
 	blindNS                              atomic.Int64
@@ -156,7 +180,7 @@ func New(config Config) (*Subscription, error) {
 	if config.MaxReceiveBytes == 0 {
 		config.MaxReceiveBytes = MaxMessageBytes
 	}
-	if err := config.GRPCClient.check(config.TLS); err != nil {
+	if err := config.GRPCClient.check(config.TLS != nil); err != nil {
 		return nil, err
 	}
 	if a := config.ServerAddress; a != "" && !strings.HasPrefix(a, "unix:///") {
@@ -187,7 +211,10 @@ func (s *Subscription) Stats() Stats {
 	}
 	stats := Stats{
 		Connects: s.connects.Load(), Breaks: s.breaks.Load(), Internal: s.internal.Load(),
-		TooLarge: s.tooLarge.Load(), BlindTime: blind,
+		TooLarge: s.tooLarge.Load(), BlindTime: blind, NotUTF8: s.notUTF8.Load(),
+	}
+	if s.withoutContainers.Load() {
+		stats.LeftOut = slices.Clone(containerPaths)
 	}
 	if s.fellBack.Load() {
 		stats.Fallbacks = 1
@@ -235,13 +262,10 @@ func (s *Subscription) Run(ctx context.Context, take Take) error {
 		if !failed && status.Code(err) == codes.Internal {
 			pause = max(internalWait, internalSpacing-lived)
 		} else {
-			wait = min(2*wait, maxWait)
+			wait = min(2*wait, s.config.longestWait())
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-s.follow:
-		case <-time.After(pause):
+		if err := s.wait(ctx, pause); err != nil {
+			return err
 		}
 	}
 }
@@ -276,11 +300,9 @@ func (s *Subscription) once(ctx context.Context, take Take, opened *time.Time) e
 	s.seeAgain()
 	s.connects.Add(1)
 	s.lastCause = ""
-	s.log.Info("Subscribed to Tetragon's events", "address", found.Address, "why", found.Why,
-		"tetragon_version", found.Version, "client", found.Client, "filters", found.FiltersOrigin,
-		"allow", len(found.Filters.Allow), "deny", len(found.Filters.Deny), "fields", len(found.Filters.Fields))
+	s.logSubscribed(&found)
 	s.config.Connected(found)
-	for {
+	for came := false; ; came = true {
 		batch, err := r.session.next()
 		if err != nil {
 			if s.replaced() {
@@ -288,11 +310,38 @@ func (s *Subscription) once(ctx context.Context, take Take, opened *time.Time) e
 			}
 			s.broke(ctx, err)
 			s.fallBack(ctx, found, err)
+			if !came {
+				s.refusedFilter(&found, err)
+			}
 			return err
 		}
 		s.countOverlap(len(batch))
 		take(batch)
 	}
+}
+
+// logSubscribed says what was found, and once what the way to it means.
+func (s *Subscription) logSubscribed(t *Tetragon) {
+	args := []any{"address", t.Address, "why", t.Why, "tetragon_version", t.Version, "client", t.Client, "filters", t.FiltersOrigin,
+		"allow", len(t.Filters.Allow), "deny", len(t.Filters.Deny), "fields", len(t.Filters.Fields)}
+	if t.WithoutContainers {
+		args = append(args, "left_out", strings.Join(containerPaths, ","))
+	}
+	if t.WithoutOwn {
+		args = append(args, "without_own_connection", true)
+	}
+	s.log.Info("Subscribed to Tetragon's events", args...)
+	if t.OverTCP() && !s.toldTCP {
+		s.toldTCP = true
+		s.log.Warn("Events come over TCP: with a tracing policy on tcp_sendmsg or the like Tetragon makes an event of each that it sends here. They are excluded, but keep both busy",
+			"address", t.Address, "hint", "a unix socket has no such loop: --server-address unix:///var/run/tetragon/tetragon.sock, if Tetragon serves it")
+	}
+}
+
+// OverTCP says whether Tetragon answered over TCP, where its sends can be events.
+func (t *Tetragon) OverTCP() bool {
+	network, _ := split(t.Address)
+	return t.Address != "" && network != "unix"
 }
 
 // broke counts the end of a subscription that was to go on.
@@ -309,6 +358,9 @@ func (s *Subscription) broke(ctx context.Context, err error) {
 		s.tooLarge.Add(1)
 	}
 	s.log.Warn("The subscription to Tetragon broke; it is made again", "cause", err)
+	if notUTF8(err) {
+		s.leaveOutContainers()
+	}
 }
 
 // seeAgain ends the time in which nothing was seen.

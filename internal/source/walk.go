@@ -69,10 +69,9 @@ func (s *Subscription) try(ctx context.Context, place candidate, want *asked) (_
 		tetragon.Config = configOf(info)
 	}
 	tetragon.Filters, tetragon.FiltersOrigin, tetragon.FiltersUnknown = s.filtersFor(want, tetragon.Config)
-	request := tetragon.Filters.request()
 	if s.framed(place.address) {
 		tetragon.Client = ClientFramer
-		session, err := s.openFramer(ctx, place.address, request)
+		session, err := s.openFramer(ctx, &tetragon)
 		if err == nil {
 			conn.close() // what it was for is done
 			return session, tetragon, nil
@@ -82,7 +81,7 @@ func (s *Subscription) try(ctx context.Context, place candidate, want *asked) (_
 		}
 	}
 	tetragon.Client = ClientGRPCGo
-	stream, err := conn.events(ctx, request)
+	stream, err := conn.events(ctx, s.request(&tetragon, conn.dialing.over()))
 	if err != nil {
 		return nil, Tetragon{}, fmt.Errorf("asking GetEvents: %w", err)
 	}
