@@ -11,14 +11,20 @@
 // since; upgrades and rollbacks leave the other's traces behind. So every
 // attempt walks the whole list of places anew, and a place counts only when
 // GetVersion answered there. What fails is told with each place's own reason.
+// Sockets come first: over TCP Tetragon's sends can be events.
 //
 // # Two clients
 //
 // GetEvents is received by the client of package framer, at a fraction of
 // grpc-go's CPU, or by grpc-go: over TLS, where it is asked for, and for the rest
 // of the process once the framer met a fault that may be its own. A stream that
-// brings nothing is a quiet host or a stalled stream; the same subscription over
-// grpc-go, kept until it brings one event, tells which.
+// brings nothing is a quiet host or a stalled stream; where it is asked for, the same
+// subscription over grpc-go, kept until it brings one event, tells which.
+//
+// # Remedies
+//
+// Where a Tetragon cannot give what the filters ask for, a subscription can ask for
+// less: remedy.go has the two cases.
 //
 // # What is called
 //

@@ -57,13 +57,13 @@ func (s *Subscription) request(t *Tetragon, over ends) *tetragon.GetEventsReques
 	return request
 }
 
-// hasCEL says whether a release knows Filter.cel_expression; one that does not would
-// take such a filter for one that matches every event. v1.3.0 has it first
-// (api/v1/tetragon/events.proto).
+// hasCEL says whether a release knows Filter.cel_expression and looks only at events that
+// the expression is about: v1.5.0 is the first (pkg/filters/cel_expression.go). One that
+// does not know it, before v1.3.0, would take such a filter for one that matches all.
 func hasCEL(version string) bool {
 	var major, minor int
 	n, _ := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d", &major, &minor)
-	return n == 2 && (major > 1 || major == 1 && minor >= 3)
+	return n == 2 && (major > 1 || major == 1 && minor >= 5)
 }
 
 // connectionFilter matches the hook events, with action POST, that have a connection

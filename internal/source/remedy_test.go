@@ -143,7 +143,7 @@ func TestLoop(t *testing.T) {
 			}
 		}
 		f("tcp", "v1.7.0", true, true)
-		f("tcp", "v1.2.0", true, false)
+		f("tcp", "v1.4.1", true, false)
 		f("tcp", "v1.7.0", false, false)
 		f("unix", "v1.7.0", true, false)
 	}
