@@ -15,7 +15,7 @@ import (
 // RPCs it has to the names of its loss counters; the export's account and the
 // collector's say what Tetragon lost.
 func TestVersions(t *testing.T) {
-	for _, version := range []string{"1.0", "1.2", "1.4", "1.6", "1.7"} {
+	for _, version := range []string{"1.0", "1.2", "1.4", "1.6", "1.7", "1.8"} {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			folder := t.TempDir()
