@@ -150,9 +150,11 @@ func agentInits(t *testing.T, out string) {
 				t.Errorf("%s is %v, want %v, in %s", fact, facts[fact], want, line)
 			}
 		}
-		text, _ := facts["@timestamp"].(string)
-		if _, err := time.Parse(time.RFC3339Nano, text); err != nil {
-			t.Errorf("@timestamp: %v, in %s", err, line)
+		for _, fact := range []string{"@timestamp", "started_at"} {
+			text, _ := facts[fact].(string)
+			if _, err := time.Parse(time.RFC3339Nano, text); err != nil {
+				t.Errorf("%s: %v, in %s", fact, err, line)
+			}
 		}
 		if facts["build_commit"] != nil || facts["build_date"] != nil {
 			t.Errorf("the recorded Tetragon does not tell its build, but it is in %s", line)
