@@ -23,9 +23,14 @@ const (
 	maxGroup     = 1 << 18 // of them where the ratio says less
 	maxRatio     = 1024    // expanded bytes by compressed ones above maxGroup
 	maxFragments = 1<<16 - 1
-	maxItems     = 1 << 14 // events that a packer puts into a frame
+	maxItems     = 1 << 14 // events of a frame
 	maxOverhead  = 123 + tagBytes
 )
+
+// MaxNumber is the highest number of an event or a datagram, and the highest
+// figure, that a mark or a header can state: far below what their fields hold, so
+// that whoever sends cannot make anybody's arithmetic overflow.
+const MaxNumber = 1<<48 - 1
 
 // What a frame can have wrong with it before its check has passed: nothing in
 // such a datagram may be trusted. [FrameReader.Open] returns these as they

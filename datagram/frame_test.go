@@ -153,10 +153,12 @@ func roundTrip(t *testing.T, c FrameConfig, sample []Event) {
 func TestFrameHeader(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	value := func() uint64 { return random.Uint64() >> random.IntN(64) }
+	figure := func() uint64 {
+		return min(value()>>16, MaxNumber-maxItems) + uint64(random.IntN(2)*random.IntN(maxItems))
+	}
 	for range 10_000 {
-		h := Header{Stream: value(), Record: value(), Datagram: value() + 1, First: value()>>1 + 1, Count: random.IntN(1 << 20), Kind: KindEvent,
-			Sums: Sums{value(), value(), value(), value()}, JSON: random.IntN(2) == 0}
-		h.Count++
+		h := Header{Stream: value(), Record: value(), Datagram: max(figure(), 1), First: figure()>>1 + 1, Count: 1 + random.IntN(maxItems), Kind: KindEvent,
+			Sums: Sums{figure(), figure(), figure(), figure()}, JSON: random.IntN(2) == 0}
 		switch random.IntN(4) {
 		case 0:
 			h.Kind, h.Count, h.Goodbye = KindAgentStats, 0, true

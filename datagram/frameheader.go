@@ -3,7 +3,6 @@ package datagram
 import (
 	"encoding/binary"
 	"hash/crc32"
-	"math"
 	"math/bits"
 )
 
@@ -161,7 +160,7 @@ func parseHeader(d []byte, h *Header) (n int, host []byte, err error) {
 		index, total = r.uvarint(), r.uvarint()
 		r.failed = r.failed || total < 2 || total > maxFragments || index >= total
 	}
-	if r.failed || count > maxExpanded {
+	if r.failed || count > maxItems {
 		return 0, nil, ErrHeader
 	}
 	h.Count, h.Fragment = int(count), Fragment{int(index), int(total)}
@@ -175,7 +174,9 @@ func parseHeader(d []byte, h *Header) (n int, host []byte, err error) {
 // possible says whether the fields agree with each other.
 func (h *Header) possible() bool {
 	switch {
-	case h.First == 0 || h.First > math.MaxUint64-uint64(h.Count) || h.Datagram <= uint64(h.Fragment.Index):
+	case h.First == 0 || h.Last() > MaxNumber || h.Datagram > MaxNumber || h.Datagram <= uint64(h.Fragment.Index):
+		return false
+	case h.Seen > MaxNumber || h.Excluded > MaxNumber || h.Dropped > MaxNumber || h.Refused > MaxNumber:
 		return false
 	case (h.Count > 0) != (h.Kind == KindEvent), h.Fragment.Total > 0 && h.Count > 1:
 		return false

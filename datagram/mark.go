@@ -39,6 +39,11 @@ func ParseStreamID(text []byte) (stream uint64, ok bool) {
 	return stream, err == nil && len(text) == streamDigits
 }
 
+// Possible says whether its numbers can be those of an event.
+func (m *Mark) Possible() bool {
+	return m.Number > 0 && m.Number <= MaxNumber && m.Dropped <= MaxNumber
+}
+
 // set reads a member of a mark as text; names and values that it does not know
 // change nothing.
 func (m *Mark) set(name, value []byte) {

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"testing"
 	"time"
 )
@@ -76,7 +75,7 @@ func TestPreparedRecord(t *testing.T) {
 			if got := readRecord(t, pack(preparedRecord, 3)); got != plain {
 				t.Errorf("prepared  %s\notherwise %s", got, plain)
 			}
-			for _, lost := range []uint64{0, 1, 12345, math.MaxUint64} {
+			for _, lost := range []uint64{0, 1, 12345, MaxNumber} {
 				d := pack(preparedRecord, lost)
 				if got := readRecord(t, d); !sameJSON(t, got, preparedRecord) {
 					t.Errorf("after %d lost: %s", lost, got)

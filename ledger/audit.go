@@ -40,6 +40,55 @@ type Audit struct {
 	// Blind: the collector was killed after it had noted Announced; what came
 	// until the first datagram after that is unknown.
 	Blind bool
+
+	newest  uint64 // the highest event of the datagrams admitted
+	ahead   place  // of the last Jump
+	claimed uint64 // by an agent_stats that was not believed; 0: by none
+}
+
+// place is where in its stream a datagram stands: by its own number, and by that of
+// the last event that its sender had numbered.
+type place struct{ datagram, event uint64 }
+
+// Admit says what the numbers of a datagram tell: its own, and that of the last
+// event that its sender had numbered by then. It notes them if they are Fresh.
+// With trusted set no step is too large: the numbers were authenticated. Nor is it
+// for the first datagram of a stream.
+func (a *Audit) Admit(datagram, event uint64, trusted bool) Verdict {
+	v := a.Window.look(datagram)
+	if v != Fresh {
+		return v
+	}
+	if event > MaxNumber || !trusted && a.Far(datagram, event) && !a.agrees(place{datagram, event}) {
+		a.ahead = place{datagram, event}
+		return Jump
+	}
+	a.ahead, a.newest = place{}, max(a.newest, event)
+	return a.Window.Admit(datagram)
+}
+
+// Far says whether the numbers are too far ahead of what is known to be believed
+// alone.
+func (a *Audit) Far(datagram, event uint64) bool {
+	newest, heard := a.Window.Newest()
+	return heard && (leap(newest, datagram) || leap(max(a.newest, a.Announced), event))
+}
+
+// agrees says whether p is near the place that was too far ahead, but not the same
+// datagram again.
+func (a *Audit) agrees(p place) bool {
+	return a.ahead.datagram != 0 && p.datagram != a.ahead.datagram && near(p.datagram, a.ahead.datagram) && near(p.event, a.ahead.event)
+}
+
+// Claim says whether an agent_stats is believed by which all numbers up to last were
+// given: if that is not too far ahead, or another one said so before.
+func (a *Audit) Claim(last uint64, trusted bool) bool {
+	if last > MaxNumber || !trusted && leap(max(a.newest, a.Announced), last) && (a.claimed == 0 || !near(a.claimed, last)) {
+		a.claimed = last
+		return false
+	}
+	a.claimed = 0
+	return true
 }
 
 // Announce notes what a datagram says of its sender: its sums, and that all
@@ -57,7 +106,7 @@ func (a *Audit) Announce(last uint64, sums Sums) {
 // Receive notes that the events numbered first to first+count-1 came, and
 // returns how many of them are new.
 func (a *Audit) Receive(first, count uint64) (added uint64) {
-	if count == 0 || first == 0 || first+count-1 < first {
+	if count == 0 || first == 0 || first > MaxNumber || count > MaxNumber-first+1 {
 		return 0
 	}
 	added = a.Received.Add(Range{First: first, Last: first + count - 1})
@@ -75,8 +124,9 @@ type Figures struct {
 // provisional, since it announces a refusal only with the next batch.
 func (a *Audit) Figures() Figures {
 	f := Figures{Announced: max(a.Announced, a.Received.Last()), Received: a.Received.Count()}
+	f.Unknown = a.Received.Holes(Range{First: 1, Last: min(a.Unknown.Folded.Through, f.Announced)}) // any of them may have come
 	for _, r := range a.Unknown.Runs {
-		f.Unknown += a.Received.Holes(r)
+		f.Unknown += a.Received.Holes(Range{First: r.First, Last: min(r.Last, f.Announced)})
 	}
 	holes := f.Announced - f.Received - f.Unknown
 	f.Refused = min(a.Sums.Refused, holes)

@@ -75,18 +75,18 @@ func TestRangesFold(t *testing.T) {
 		t.Errorf("a range that is none adds %d", got)
 	}
 	top := Ranges{}
-	if top.Add(Range{math.MaxUint64 - 2, math.MaxUint64}) != 3 || top.Add(Range{math.MaxUint64, math.MaxUint64}) != 0 || top.Count() != 3 {
+	if top.Add(Range{MaxNumber - 2, math.MaxUint64}) != 3 || top.Add(Range{math.MaxUint64, math.MaxUint64}) != 0 || top.Count() != 3 {
 		t.Errorf("at the end of the numbers: %v", top.Runs)
 	}
 }
 
-// TestWindow near the end of the numbers, where they wrap around.
-func TestWindow(t *testing.T) {
-	for _, start := range []uint64{1, math.MaxUint64 - 10, math.MaxUint64 - WindowDatagrams - 3, 1 << 63} {
-		var w Window
-		f := func(step int64, trusted bool, want Verdict) {
+// TestAdmit at the beginning, in the middle and at the end of the numbers.
+func TestAdmit(t *testing.T) {
+	for _, start := range []uint64{1, 1 << 40, MaxNumber - 1<<41} {
+		var a Audit
+		f := func(step uint64, trusted bool, want Verdict) {
 			t.Helper()
-			if got := w.Admit(start+uint64(step), trusted); got != want {
+			if got := a.Admit(start+step, start+step, trusted); got != want {
 				t.Errorf("from %d, number %+d: verdict %d, want %d", start, step, got, want)
 			}
 		}
@@ -100,14 +100,39 @@ func TestWindow(t *testing.T) {
 		f(0, false, Late)
 		f(3, false, Duplicate)
 		f(4, false, Fresh)
-		f(5000+JumpDatagrams, false, Jump)
-		f(5000+JumpDatagrams, false, Jump) // itself again is no witness
+		f(5000+JumpNumbers, false, Jump)
+		f(5000+JumpNumbers, false, Jump)   // itself again is no witness
 		f(WindowDatagrams+1, false, Fresh) // the stream goes on
-		f(5000+JumpDatagrams, false, Jump)
-		f(5002+JumpDatagrams, false, Fresh) // the second witness
-		f(5000+JumpDatagrams, false, Fresh) // so the first one counts
+		f(5000+JumpNumbers, false, Jump)
+		f(5002+JumpNumbers, false, Fresh) // the second witness
+		f(5000+JumpNumbers, false, Fresh) // so the first one counts
 		f(WindowDatagrams+2, false, Late)
 		f(1<<40, true, Fresh) // authenticated: no witness needed
+	}
+}
+
+// TestLeapOfEvents: a datagram in order that numbers events far ahead waits, too, and
+// so does an agent_stats that announces them.
+func TestLeapOfEvents(t *testing.T) {
+	var a Audit
+	f := func(datagram, event uint64, want Verdict) {
+		t.Helper()
+		if got := a.Admit(datagram, event, false); got != want {
+			t.Errorf("datagram %d, event %d: verdict %d, want %d", datagram, event, got, want)
+		}
+	}
+	f(1, 17, Fresh)
+	f(2, 34, Fresh)
+	f(3, 35+JumpNumbers, Jump)
+	f(3, 51, Fresh)
+	f(4, 52+JumpNumbers, Jump)
+	f(5, 54+JumpNumbers, Fresh)
+	f(4, 52+JumpNumbers, Fresh)
+	if a.Claim(60+2*JumpNumbers, false) || a.Claim(1<<40, false) || !a.Claim(1<<40, false) || a.Claim(MaxNumber+1, true) {
+		t.Error("an agent_stats is believed alone, or is not with a witness, or is beyond the numbers")
+	}
+	if !a.Claim(MaxNumber, true) {
+		t.Error("an authenticated agent_stats is not believed")
 	}
 }
 
@@ -131,7 +156,7 @@ func TestAudit(t *testing.T) {
 		var a Audit
 		var lost, arrived, again uint64
 		take := func(f frame) {
-			switch a.Window.Admit(f.datagram, false) {
+			switch a.Admit(f.datagram, f.first+f.count-1, false) {
 			case Fresh:
 				a.Announce(f.first+f.count-1, Sums{Refused: f.refused})
 				a.Receive(f.first, f.count)
@@ -314,9 +339,11 @@ func FuzzAudit(f *testing.F) {
 			case 0:
 				a.Blind = true
 			case 1:
-				a.Announce(first, Sums{Refused: uint64(in[0])})
+				if a.Claim(first, false) {
+					a.Announce(first, Sums{Refused: uint64(in[0])})
+				}
 			}
-			if a.Window.Admit(datagram, in[1]%2 == 0) == Fresh && first < 1<<62 {
+			if a.Admit(datagram, first+count-1, in[1]%2 == 0) == Fresh {
 				a.Announce(first+count-1, Sums{})
 				a.Receive(first, count)
 			}

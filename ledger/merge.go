@@ -78,6 +78,11 @@ func Merge(accounts ...Collector) (Collector, error) {
 			total.KilledAt = c.KilledAt
 		}
 		for _, a := range c.Agents {
+			for j := range a.Streams {
+				if err := a.Streams[j].checkNumbers(); err != nil {
+					return Collector{}, fmt.Errorf("ledger: account %d: stream %s: %w", i+1, a.Streams[j].Stream, err)
+				}
+			}
 			both, err := u.add(&a)
 			if err != nil {
 				return Collector{}, err
@@ -90,6 +95,28 @@ func Merge(accounts ...Collector) (Collector, error) {
 	}
 	total.Agents = u.all()
 	return total, total.Close()
+}
+
+// checkNumbers returns nil if the numbers of the stream, which came from a file, are
+// some that an [Audit] can have.
+func (s *AgentStream) checkNumbers() error {
+	for _, numbers := range []*Ranges{s.Numbers, s.UnknownNumbers} {
+		if numbers == nil {
+			continue
+		}
+		if err := numbers.Check(); err != nil {
+			return err
+		}
+	}
+	for _, n := range []*uint64{s.Announced, s.BlindAfter} {
+		if value(n) > MaxNumber {
+			return fmt.Errorf("ledger: number %d, at most %d", *n, uint64(MaxNumber))
+		}
+	}
+	if s.Numbers != nil && s.Received != s.Numbers.Count() {
+		return fmt.Errorf("ledger: received %d events, but %d numbers", s.Received, s.Numbers.Count())
+	}
+	return nil
 }
 
 // union gathers the agents and streams of several accounts.
@@ -152,11 +179,11 @@ func (u *union) darken(c *Collector) {
 		}
 	}
 	for id, s := range u.at {
-		if known[id] || s.StartedAfter(*c.KilledAt) || *s.Announced == 0 {
+		audit := Audit{Received: *s.Numbers, Announced: value(s.Announced)}
+		if known[id] || s.StartedAfter(*c.KilledAt) || audit.Announced == 0 {
 			continue
 		}
-		audit := Audit{Received: *s.Numbers, Announced: *s.Announced}
-		audit.Unknown.Add(Range{First: 1, Last: *s.Announced})
+		audit.Unknown.Add(Range{First: 1, Last: audit.Announced})
 		audit.Sums.Refused = s.Sender["refused"]
 		f := audit.Figures()
 		unknown := audit.Unknown.Clone()

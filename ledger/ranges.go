@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -31,15 +32,15 @@ func (r *Range) UnmarshalJSON(text []byte) error {
 	if err := json.Unmarshal(text, &ends); err != nil {
 		return fmt.Errorf("ledger: reading a range: %w", err)
 	}
-	if ends[0] > ends[1] || ends[0] == 0 {
-		return fmt.Errorf("ledger: reading a range: [%d,%d] is none, for numbers begin with 1", ends[0], ends[1])
+	if ends[0] > ends[1] || ends[0] == 0 || ends[1] > MaxNumber {
+		return fmt.Errorf("ledger: reading a range: [%d,%d] is none: numbers are 1 to %d", ends[0], ends[1], uint64(MaxNumber))
 	}
 	r.First, r.Last = ends[0], ends[1]
 	return nil
 }
 
-// Ranges is a set of event numbers, kept as runs: what one collector received of
-// one stream. Numbers begin with 1. The zero value is the empty set.
+// Ranges is a set of event numbers, 1 to [MaxNumber], kept as runs: what one
+// collector received of one stream. The zero value is the empty set.
 //
 // With more than MaxRanges runs the oldest become a sum: that many of the numbers
 // up to Folded.Through are in the set, and nobody knows any more which. A count
@@ -72,11 +73,32 @@ func (s *Ranges) Last() uint64 {
 	return s.Folded.Through
 }
 
+// Check returns nil if the set is one that Add makes, and otherwise an error: it
+// came from a file.
+func (s *Ranges) Check() error {
+	f := s.Folded
+	if f.Through > MaxNumber || f.Count > f.Through {
+		return fmt.Errorf("ledger: %d numbers folded up to %d", f.Count, f.Through)
+	}
+	if len(s.Runs) > MaxRanges {
+		return fmt.Errorf("ledger: %d ranges, at most %d", len(s.Runs), MaxRanges)
+	}
+	last := f.Through
+	for i, r := range s.Runs {
+		if r.First <= last || r.First == last+1 && i > 0 || r.Last < r.First || r.Last > MaxNumber {
+			return fmt.Errorf("ledger: range [%d,%d] after %d", r.First, r.Last, last)
+		}
+		last = r.Last
+	}
+	return nil
+}
+
 // Add puts the numbers of r into the set and returns how many of them were not
-// in it before. Those that are folded count as having been there. It allocates
-// only when the set grows, and returns 0 for a range that is none.
+// in it before. Those that are folded count as having been there, and those above
+// [MaxNumber] do not exist. It allocates only when the set grows, and returns 0 for
+// a range that is none.
 func (s *Ranges) Add(r Range) (added uint64) {
-	r.First = max(r.First, s.Folded.Through+1, 1)
+	r.First, r.Last = max(r.First, s.Folded.Through+1), min(r.Last, MaxNumber)
 	if r.First > r.Last {
 		return 0
 	}
@@ -91,12 +113,7 @@ func (s *Ranges) Add(r Range) (added uint64) {
 		return r.Count()
 	}
 	// The runs from i to j-1 overlap r or touch it.
-	i, _ := slices.BinarySearchFunc(s.Runs, r.First, func(run Range, first uint64) int {
-		if run.Last < first-1 {
-			return -1
-		}
-		return 1
-	})
+	i := s.from(r.First - 1)
 	added = r.Count()
 	j := i
 	for ; j < len(s.Runs) && s.Runs[j].First-1 <= r.Last; j++ {
@@ -140,16 +157,8 @@ func (s *Ranges) Has(n uint64) bool {
 	if n <= s.Folded.Through {
 		return n > 0
 	}
-	_, found := slices.BinarySearchFunc(s.Runs, n, func(run Range, n uint64) int {
-		switch {
-		case run.Last < n:
-			return -1
-		case run.First > n:
-			return 1
-		}
-		return 0
-	})
-	return found
+	i := s.from(n)
+	return i < len(s.Runs) && s.Runs[i].First <= n
 }
 
 // Union adds the other set and returns how many numbers both had. It reports
@@ -186,8 +195,20 @@ func (s *Ranges) Holes(r Range) uint64 {
 		return 0
 	}
 	holes := r.Count()
-	for _, run := range s.Runs {
-		holes -= overlap(run, r)
+	for i := s.from(r.First); i < len(s.Runs) && s.Runs[i].First <= r.Last; i++ {
+		holes -= overlap(s.Runs[i], r)
 	}
 	return holes
+}
+
+// from returns the first run that ends at n or behind it.
+func (s *Ranges) from(n uint64) int {
+	if last := len(s.Runs) - 1; last >= 0 && s.Runs[last].First <= n {
+		if s.Runs[last].Last < n {
+			return last + 1
+		}
+		return last
+	}
+	i, _ := slices.BinarySearchFunc(s.Runs, n, func(run Range, n uint64) int { return cmp.Compare(run.Last, n) })
+	return i
 }

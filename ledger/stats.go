@@ -59,7 +59,39 @@ func ReadAgentStats(text []byte) (*AgentStats, error) {
 	if s.Event != EventAgentStats {
 		return nil, fmt.Errorf("ledger: reading agent_stats: the event is %q", s.Event)
 	}
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("ledger: reading agent_stats: %w", err)
+	}
 	return s, nil
+}
+
+// The bounds of what an agent_stats may tell by name: a collector keeps it.
+const (
+	maxStatsNames = 64 // of reasons, and of stages
+	maxStatsName  = 64 // bytes
+)
+
+// check holds the figures to [MaxNumber], and what is told by name to its bounds.
+func (s *AgentStats) check() error {
+	for _, n := range [...]uint64{s.UptimeSeconds, s.Seen, s.Excluded, s.Refused, s.LastNumber, s.Sent, s.Datagrams, s.Truncated, s.SubscriptionBreaks, s.BlindMS} {
+		if n > MaxNumber {
+			return fmt.Errorf("the figure %d, at most %d", n, uint64(MaxNumber))
+		}
+	}
+	if len(s.Dropped) > maxStatsNames || len(s.Upstream) > maxStatsNames {
+		return fmt.Errorf("%d reasons and %d stages, at most %d", len(s.Dropped), len(s.Upstream), maxStatsNames)
+	}
+	for name, n := range s.Dropped {
+		if len(name) > maxStatsName || n > MaxNumber {
+			return fmt.Errorf("a reason of %d bytes with the figure %d, at most %d and %d", len(name), n, maxStatsName, uint64(MaxNumber))
+		}
+	}
+	for name, n := range s.Upstream {
+		if len(name) > maxStatsName || value(n) > MaxNumber {
+			return fmt.Errorf("a stage of %d bytes with the figure %d, at most %d and %d", len(name), value(n), maxStatsName, uint64(MaxNumber))
+		}
+	}
+	return nil
 }
 
 // Sums returns the figures that frames carry, too.
@@ -69,5 +101,6 @@ func (s *AgentStats) Sums() Sums {
 		sums.Dropped += n
 	}
 	sums.Dropped -= min(s.Refused, sums.Dropped)
+	sums.Dropped = min(sums.Dropped, MaxNumber)
 	return sums
 }

@@ -16,6 +16,7 @@ import sys
 KINDS = {1: "events", 2: "agent_init", 3: "agent_stats"}
 COMPRESSIONS = ["none", "s2", "zstd"]
 MASK = (1 << 64) - 1
+LAST = (1 << 48) - 1
 
 
 class Refused(Exception):
@@ -192,8 +193,9 @@ def parse_header(data):
     if fragment:
         h["index"], h["total"] = r.varint(), r.varint()
     event = h["kind"] == "events"
-    if (h["datagram"] == 0 or h["first"] == 0 or h["first"] + h["count"] > MASK
-            or event != (h["count"] > 0) or h["count"] > 1 << 24
+    if (h["datagram"] == 0 or h["first"] == 0 or h["first"] + h["count"] - 1 > LAST
+            or any(h[name] > LAST for name in ("datagram", "seen", "excluded", "dropped", "refused"))
+            or event != (h["count"] > 0) or h["count"] > 1 << 14
             or fragment and (event and h["count"] != 1 or not 2 <= h["total"] <= 65535
                              or h["index"] >= h["total"] or h["datagram"] <= h["index"])
             or h["goodbye"] and h["kind"] != "agent_stats"

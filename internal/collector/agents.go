@@ -153,7 +153,7 @@ func (a *agents) numberedStream(name datagram.StreamName, sealed bool, now time.
 		s = a.probation.find(key)
 	}
 	if s == nil {
-		s = &stream{key: key, audit: new(ledger.Audit)}
+		s = &stream{key: key, audit: new(ledger.Audit), sealed: sealed}
 		if h := a.hosts[name.Host]; name.Host != "" && h != nil && h.keyed && h.streams >= maxHostStreams {
 			a.evict(a.oldestOf(h), now)
 		}
@@ -409,6 +409,9 @@ func (a *agents) stats(s *stream, text []byte) (news bool) {
 		a.join(s, stats.Hostname) // its agent_init was lost
 	}
 	news = !about.ended() || !stats.Goodbye
+	if about.audit != nil && !about.audit.Claim(stats.LastNumber, s.sealed) {
+		return news // too far ahead to be believed alone
+	}
 	about.told = toldBy(stats)
 	if about.audit != nil {
 		if about.fresh && stats.StartedAt.After(a.forgotAt(about).Add(time.Minute)) {

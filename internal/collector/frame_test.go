@@ -209,7 +209,7 @@ func TestJump(t *testing.T) {
 	a, lines := framed(t, Config{}, func(c *Collector, s *fakeSocket) {
 		f := newFramer(t, datagram.FrameConfig{Stream: 7})
 		s.send(agentA, f.next())
-		for range ledger.JumpDatagrams + 5 {
+		for range ledger.JumpNumbers + 5 {
 			f.next()
 		}
 		far := f.next()
@@ -220,14 +220,14 @@ func TestJump(t *testing.T) {
 		}
 		s.send(agentA, f.next())
 	})
-	if s := one(t, a); s.Received != 3 || *s.Missing != ledger.JumpDatagrams+5 || len(lines) != 3 {
+	if s := one(t, a); s.Received != 3 || *s.Missing != ledger.JumpNumbers+5 || len(lines) != 3 {
 		t.Errorf("%+v, %d lines", s, len(lines))
 	}
 	a, _ = framed(t, Config{}, func(c *Collector, s *fakeSocket) {
 		f := newFramer(t, datagram.FrameConfig{Stream: 7})
 		s.send(agentA, f.next())
 		g := newFramer(t, datagram.FrameConfig{Stream: 7})
-		for range ledger.JumpDatagrams + 5 {
+		for range ledger.JumpNumbers + 5 {
 			g.next()
 		}
 		s.send(agentB, g.next()) // forged

@@ -135,7 +135,7 @@ func (in *intake) frame(d []byte, now time.Time) (ledger.Fault, bool) {
 	if err != nil {
 		return faultOf(err), false
 	}
-	s, verdict, held := in.c.admit(h.Name(), h.Datagram, h.Sealed, d, now)
+	s, verdict, held := in.c.admit(h.Name(), place{h.Datagram, h.Last()}, h.Sealed, d, now)
 	events := uint64(h.Count)
 	if h.Fragment.Index > 0 {
 		events = 0 // its first fragment stands for the event
@@ -176,8 +176,11 @@ func (in *intake) read(s *stream, h *datagram.Header, body []byte, now time.Time
 	err := in.frames.Read(h, body, now, in.addEvent)
 	a.to = len(in.ends)
 	switch reason, lost := reasonOf(err); {
-	case lost:
+	case lost && h.Count <= len(body):
 		a.lost, a.reason = true, reason
+	case lost: // more events than its bytes can hold: nothing in it is proven
+		in.fault(formatOf(frameMagic), ledger.FaultHeader)
+		a.last, a.announced = h.First-1, h.First-1
 	case err != nil:
 		in.fault(formatOf(frameMagic), faultOf(err))
 		fallthrough
@@ -357,29 +360,34 @@ func (c *Collector) numbered(in *intake, a *arrival, now time.Time) {
 		return
 	}
 	count := a.last - a.first + 1
-	whole := audit.Received.Holes(ledger.Range{First: a.first, Last: a.last}) == count
-	for i := a.first; !whole && !a.lost && i <= a.last; i++ {
-		// Some of them came before, which takes a sender that repeats itself.
-		if audit.Received.Has(i) {
-			in.ends[a.lines+int(i-a.first)] = -in.ends[a.lines+int(i-a.first)]
-		}
-	}
-	added := audit.Receive(a.first, count)
-	a.stream.late(added)
-	c.account.Received += added
 	if a.lost {
+		added := audit.Receive(a.first, count)
+		a.stream.late(added)
+		c.account.Received += added
 		c.account.Dropped[a.reason] += added
 		return
 	}
+	whole := audit.Received.Holes(ledger.Range{First: a.first, Last: a.last}) == count
+	added := count
+	if whole {
+		audit.Receive(a.first, count)
+	} else {
+		added = 0
+	}
 	for i := a.lines; i < a.to; i++ {
-		if in.ends[i] < 0 {
-			in.ends[i] = -in.ends[i]
-			continue
+		if !whole {
+			// Some of them came before, which takes a sender that repeats itself.
+			if audit.Receive(a.first+uint64(i-a.lines), 1) == 0 {
+				continue
+			}
+			added++
 		}
 		if !c.queue.put(in.line(i), true) {
 			c.account.Dropped[ledger.SinkFull]++
 		}
 	}
+	a.stream.late(added)
+	c.account.Received += added
 }
 
 // firstHeard makes unknown what may have come of a stream before something was forgotten:

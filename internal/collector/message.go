@@ -164,10 +164,10 @@ func (in *intake) marked(p datagram.Payload, again []byte, now time.Time) (ledge
 		in.arrivals = append(in.arrivals, a)
 		return 0, true
 	}
-	if p.Mark.Number == 0 {
+	if !p.Mark.Possible() {
 		return ledger.FaultHeader, false
 	}
-	s, verdict, held := in.c.admit(datagram.StreamName{ID: p.Mark.Stream}, p.Mark.Number, false, again, now)
+	s, verdict, held := in.c.admit(datagram.StreamName{ID: p.Mark.Stream}, place{p.Mark.Number, p.Mark.Number}, false, again, now)
 	switch verdict {
 	case ledger.Fresh:
 	case ledger.Jump:

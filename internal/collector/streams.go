@@ -52,11 +52,12 @@ type stream struct {
 
 	shared shared // with other collectors
 
-	fresh      bool      // first heard of after the collector had been killed; Unknown are the numbers before
-	frames     int       // consistent ones, up to probationFrames
-	heard      time.Time // last
-	held       []byte    // a datagram too far ahead to be believed alone
-	heldNumber uint64
+	fresh  bool      // first heard of after the collector had been killed; Unknown are the numbers before
+	frames int       // consistent ones, up to probationFrames
+	heard  time.Time // last
+	sealed bool      // its frames are
+	held   []byte    // a datagram too far ahead to be believed alone
+	heldAt place
 }
 
 // told is what the account repeats of a stream's last agent_stats.

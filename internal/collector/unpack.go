@@ -43,21 +43,26 @@ func (c *Collector) mayspeak(source netip.Addr) bool {
 	return slices.ContainsFunc(c.config.AllowSources, func(p netip.Prefix) bool { return p.Contains(source) })
 }
 
-// admit says whose datagram this is, and what its number tells. One too far ahead
+// place is where in its stream a datagram stands: by its own number, and by that of
+// the last event that its sender had numbered. Where the format numbers only events,
+// the two are the same.
+type place struct{ datagram, event uint64 }
+
+// admit says whose datagram this is, and what its numbers tell. One too far ahead
 // is kept aside; held says that there is one to look at again.
-func (c *Collector) admit(name datagram.StreamName, number uint64, sealed bool, d []byte, now time.Time) (s *stream, verdict ledger.Verdict, held bool) {
+func (c *Collector) admit(name datagram.StreamName, at place, sealed bool, d []byte, now time.Time) (s *stream, verdict ledger.Verdict, held bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s = c.agents.numberedStream(name, sealed, now)
-	verdict = s.audit.Window.Admit(number, sealed)
+	verdict = s.audit.Admit(at.datagram, at.event, sealed)
 	switch verdict {
 	case ledger.Fresh:
-		if newest, _ := s.audit.Window.Newest(); newest != number {
+		if newest, _ := s.audit.Window.Newest(); newest != at.datagram {
 			c.reordered++
 		}
 		c.agents.consistent(s, now)
 	case ledger.Jump:
-		c.hold(s, number, d)
+		c.hold(s, at, d)
 	}
 	return s, verdict, s.held != nil
 }
@@ -75,12 +80,12 @@ func (c *Collector) repeat(s *stream, v ledger.Verdict, events uint64) {
 
 // hold keeps a datagram that is too far ahead until another agrees with it. Until
 // then, and if there is no room for it, it counts as undecodable.
-func (c *Collector) hold(s *stream, number uint64, d []byte) {
+func (c *Collector) hold(s *stream, at place, d []byte) {
 	c.undecoded(formatOf(d), ledger.FaultJump, 1)
 	c.agents.heldBytes -= len(s.held)
 	s.held = nil
 	if c.agents.heldBytes+len(d) <= maxHeldBytes {
-		s.held, s.heldNumber = bytes.Clone(d), number
+		s.held, s.heldAt = bytes.Clone(d), at
 		c.agents.heldBytes += len(d)
 	}
 }
@@ -89,11 +94,7 @@ func (c *Collector) hold(s *stream, number uint64, d []byte) {
 func (c *Collector) believed(s *stream) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.held == nil {
-		return nil
-	}
-	newest, _ := s.audit.Window.Newest()
-	if int64(s.heldNumber-newest) > ledger.JumpDatagrams {
+	if s.held == nil || s.audit.Far(s.heldAt.datagram, s.heldAt.event) {
 		return nil
 	}
 	d := s.held

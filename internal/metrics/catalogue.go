@@ -93,10 +93,13 @@ func sendHistogram(to sending, m *Metric, bounds []int, counts []uint64, sum uin
 // valid makes labels what they must be, UTF-8, as destinations and hosts may not be.
 func valid(labels []string) []string {
 	for i, l := range labels {
-		labels[i] = strings.ToValidUTF8(l, "\uFFFD")
+		labels[i] = label(l)
 	}
 	return labels
 }
+
+// label is what a text becomes as a label's value. Two texts can become one.
+func label(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
 // seconds makes a histogram of durations, with buckets of old and native ones: those
 // have a resolution of a tenth wherever the values are.

@@ -201,30 +201,43 @@ func (c *Collector) sendUndecodable(to sending, s *collector.Stats) {
 	}
 }
 
-// sendAgents sends the series of single agents, those heard last first.
+// sendAgents sends the series of single agents, those heard last first. Whoever may send
+// chooses its own name, which may be one of ours, or look like another one's once it is
+// a label: such agents share a series.
 func sendAgents(to sending, all []collector.AgentStats) {
-	if len(all) > MaxAgents {
-		slices.SortFunc(all, func(a, b collector.AgentStats) int {
-			return cmp.Or(b.Heard.Compare(a.Heard), cmp.Compare(a.Hostname, b.Hostname))
-		})
-		rest := collector.AgentStats{Hostname: others}
-		for _, a := range all[MaxAgents:] {
-			rest.Received += a.Received
-			rest.Missing += a.Missing
-			rest.SenderDropped += a.SenderDropped
-			rest.Restarts += a.Restarts
-		}
-		all = append(all[:MaxAgents], rest)
-	}
+	slices.SortFunc(all, func(a, b collector.AgentStats) int {
+		return cmp.Or(b.Heard.Compare(a.Heard), cmp.Compare(a.Hostname, b.Hostname))
+	})
+	series := make([]collector.AgentStats, 0, min(len(all), MaxAgents)+1)
+	at := make(map[string]int, cap(series))
 	for i := range all {
-		a := &all[i]
-		name := cmp.Or(a.Hostname, unnamed)
-		send(to, agentGot, a.Received, name)
-		send(to, agentLost, a.Missing, name)
-		send(to, agentShed, a.SenderDropped, name)
-		send(to, agentStart, a.Restarts, name)
+		name := label(cmp.Or(all[i].Hostname, unnamed))
+		if _, ok := at[name]; !ok && len(series) >= MaxAgents {
+			name = others
+		}
+		k, ok := at[name]
+		if !ok {
+			k = len(series)
+			at[name] = k
+			series = append(series, collector.AgentStats{Hostname: name})
+		}
+		s := &series[k]
+		s.Received += all[i].Received
+		s.Missing += all[i].Missing
+		s.SenderDropped += all[i].SenderDropped
+		s.Restarts += all[i].Restarts
+		if name != others && s.Heard.IsZero() {
+			s.Heard = all[i].Heard // the latest one
+		}
+	}
+	for i := range series {
+		a := &series[i]
+		send(to, agentGot, a.Received, a.Hostname)
+		send(to, agentLost, a.Missing, a.Hostname)
+		send(to, agentShed, a.SenderDropped, a.Hostname)
+		send(to, agentStart, a.Restarts, a.Hostname)
 		if !a.Heard.IsZero() {
-			send(to, agentHeard, float64(a.Heard.UnixMilli())/1000, name)
+			send(to, agentHeard, float64(a.Heard.UnixMilli())/1000, a.Hostname)
 		}
 	}
 }

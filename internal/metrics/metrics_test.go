@@ -3,13 +3,17 @@ package metrics
 import (
 	"flag"
 	"fmt"
+	"net/http/httptest"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"tetracast/exporter"
@@ -202,6 +206,44 @@ func TestAgentsAreBounded(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, got[name], want)
 		}
 	}
+}
+
+// FuzzScrape: a scrape never fails because of what a sender said: the names of hosts,
+// two of which may look alike or like one of ours, and figures.
+func FuzzScrape(f *testing.F) {
+	f.Add("(unknown)", "", "(others)", uint64(1))
+	f.Add("node\xff", "node\xfe", "node\xff\xff", uint64(1<<63))
+	f.Add(strings.Repeat("a", 255)+"\xc3", strings.Repeat("a", 255)+"\xc4", "a\x00b\"\\\n\x1b[2J", uint64(0))
+	f.Fuzz(func(t *testing.T, one, two, three string, figure uint64) {
+		s := fullCollector(true)
+		s.PerAgent = nil
+		names := []string{one, two, three, "", one + two, unnamed, others}
+		for i, name := range names {
+			s.PerAgent = append(s.PerAgent, collector.AgentStats{Hostname: name, Received: 1, Missing: figure, SenderDropped: figure, Restarts: figure,
+				Heard: time.Unix(int64(i%3), int64(figure)), Silent: figure%2 == 0})
+		}
+		s.Missing, s.Announced = figure, figure
+		registry := prometheus.NewPedanticRegistry()
+		registry.MustRegister(NewCollector(func(bool) collector.Stats { return s }, 1, true, fullFile))
+		answer := httptest.NewRecorder()
+		promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
+		if answer.Code != 200 {
+			t.Fatalf("%q: %d: %s", names, answer.Code, answer.Body)
+		}
+		total := 0
+		for line := range strings.Lines(answer.Body.String()) {
+			if strings.HasPrefix(line, agentGot.Name+"{") {
+				n, err := strconv.Atoi(strings.TrimSpace(line[strings.LastIndexByte(line, ' ')+1:]))
+				if err != nil || !utf8.ValidString(line) {
+					t.Fatalf("%q: %q: %v", names, line, err)
+				}
+				total += n
+			}
+		}
+		if total != len(names) {
+			t.Fatalf("%q: %d events in all series, want %d", names, total, len(names))
+		}
+	})
 }
 
 // TestCounterNeverFalls: a datagram that was too far ahead and is believed after all

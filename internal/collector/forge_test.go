@@ -1,0 +1,32 @@
+package collector
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+
+	"tetracast/datagram"
+)
+
+// forgery is a frame as somebody without a key can make it by docs/frame.md, saying
+// whatever they want.
+type forgery struct {
+	stream, datagram, first, count    uint64
+	excluded, dropped, refused, ahead uint64 // ahead as in the header
+	flags, content                    byte   // content 0: events, not compressed
+	body                              []byte
+}
+
+func (f forgery) bytes() []byte {
+	content := f.content
+	if content == 0 {
+		content = byte(datagram.KindEvent)
+	}
+	d := []byte{0xd7, 0x54, 1, f.flags, content}
+	d = binary.BigEndian.AppendUint64(d, f.stream)
+	d = append(d, make([]byte, 8+2)...) // no record, no padding
+	for _, v := range []uint64{f.datagram, f.first, f.count, f.excluded, f.dropped, f.refused, f.ahead} {
+		d = binary.AppendUvarint(d, v)
+	}
+	d = append(d, f.body...)
+	return binary.BigEndian.AppendUint32(d, crc32.Checksum(d, crc32.MakeTable(crc32.Castagnoli)))
+}
