@@ -20,8 +20,7 @@ const (
 	DefaultFrameDatagram = 1232
 
 	maxExpanded  = 1 << 24 // bytes of a body after decompression
-	maxGroup     = 1 << 18 // of them where the ratio says less
-	maxRatio     = 1024    // expanded bytes by compressed ones above maxGroup
+	maxGroup     = 1 << 18 // of them that a packer puts into a frame of several events
 	maxFragments = 1<<16 - 1
 	maxItems     = 1 << 14 // events of a frame
 	maxOverhead  = 123 + tagBytes

@@ -49,6 +49,7 @@ type fragmentSet struct {
 	since  time.Time
 	pieces []piece // by index
 	bytes  int     // of memory
+	size   int     // of the bodies and their padding
 }
 
 type piece struct {
@@ -62,9 +63,9 @@ func newAssembler(l FragmentLimits, gaveUp func(stream StreamName, number uint64
 	return assembler{limits: l, gaveUp: gaveUp, sets: map[setName]*list.Element{}}
 }
 
-// add keeps a fragment. It returns the whole body, valid until the next call,
-// when it was the last one missing.
-func (a *assembler) add(h *Header, body []byte, now time.Time) ([]byte, error) {
+// add keeps a fragment. It returns the whole body, valid until the next call, when it
+// was the last one missing, and its size with the padding of all.
+func (a *assembler) add(h *Header, body []byte, now time.Time) (whole []byte, size int, err error) {
 	a.expire(now)
 	name := setName{h.Name(), h.set()}
 	element := a.sets[name]
@@ -77,8 +78,9 @@ func (a *assembler) add(h *Header, body []byte, now time.Time) ([]byte, error) {
 	s := element.Value.(*fragmentSet)
 	at, there := slices.BinarySearchFunc(s.pieces, h.Fragment.Index, func(p piece, index int) int { return cmp.Compare(p.index, index) })
 	if there || !s.fits(h) {
-		return nil, ErrFragment
+		return nil, 0, ErrFragment
 	}
+	s.size += len(body) + h.padding
 	s.pieces = slices.Insert(s.pieces, at, piece{h.Fragment.Index, slices.Clone(body)})
 	a.grow(s, len(body)+pieceOverhead)
 	if len(s.pieces) == h.Fragment.Total {
@@ -87,18 +89,18 @@ func (a *assembler) add(h *Header, body []byte, now time.Time) ([]byte, error) {
 		if cap(a.joined) > maxKept {
 			joined := a.joined
 			a.joined = nil
-			return joined, nil
+			return joined, s.size, nil
 		}
-		return a.joined, nil
+		return a.joined, s.size, nil
 	}
 	for a.stats.Bytes > a.limits.Bytes {
 		oldest := a.byAge.Front()
 		a.giveUp(oldest, &a.stats.TooMany)
 		if oldest == element {
-			return nil, ErrFragment
+			return nil, 0, ErrFragment
 		}
 	}
-	return nil, nil
+	return nil, 0, nil
 }
 
 // fits says whether a fragment belongs to the set.

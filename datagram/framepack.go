@@ -57,6 +57,7 @@ type Frame struct {
 	group  []byte // the items that wait, as in a body
 	ends   []int  // where in group each of them ends
 	target int    // so many bytes of group are likely to fill a frame
+	most   int    // so many events may be in one
 }
 
 // NewFrame returns a packer for one stream. The error says which field of the
@@ -111,7 +112,8 @@ func (f *Frame) SetRecord(digest uint64) { f.header.Record = digest }
 // the range of [FrameConfig].
 func (f *Frame) SetMaxDatagram(bytes int) {
 	f.config.MaxDatagram = min(max(bytes, MinFrameDatagram), MaxPayload)
-	f.target = f.squeezer.target(f.room(&f.header))
+	room := f.room(&f.header)
+	f.target, f.most = f.squeezer.target(room), itemAllowance(room)
 }
 
 // Waiting returns how many events wait for a datagram that later ones share.
@@ -152,7 +154,7 @@ func (f *Frame) Pack(b *Batch, event *Event) error {
 	f.group = binary.AppendUvarint(f.group, uint64(len(item)))
 	f.group = append(f.group, item...)
 	f.ends = append(f.ends, len(f.group))
-	for len(f.group) > f.target || len(f.ends) == maxItems {
+	for len(f.group) > f.target || len(f.ends) >= f.most {
 		if !f.emit(b, true) {
 			break
 		}
@@ -175,7 +177,7 @@ func (f *Frame) PackRecord(b *Batch, record []byte) {
 		return
 	}
 	h := f.ownHeader(KindAgentInit, f.agentInit, false)
-	f.emitBody(b, &h, f.record.form, f.record.compression)
+	f.emitBody(b, &h, f.record.form, f.record.compression, f.record.least)
 }
 
 // PrepareRecord implements [Preparer]: a prepared record is compressed already.
@@ -183,7 +185,8 @@ func (f *Frame) PrepareRecord(record []byte) {
 	text := trimLine(record)
 	item := append(binary.AppendUvarint(nil, uint64(len(text))), text...)
 	body, compression := f.agentInit.whole(item)
-	f.record = recordForm{of: bytes.Clone(record), form: bytes.Clone(body), compression: compression}
+	f.record = recordForm{of: bytes.Clone(record), form: bytes.Clone(body), compression: compression,
+		least: leastSize(KindAgentInit, len(item), 1)}
 }
 
 // PackStats puts an agent_stats into b: JSON, and perhaps one newline. With
@@ -207,8 +210,9 @@ func (f *Frame) packOwn(b *Batch, kind Kind, text []byte, goodbye bool) {
 	// The item is made behind the events that wait, and taken away again.
 	waiting := len(f.group)
 	f.group = append(binary.AppendUvarint(f.group, uint64(len(text))), text...)
-	body, compression := s.whole(f.group[waiting:])
-	f.emitBody(b, &h, body, compression)
+	item := f.group[waiting:]
+	body, compression := s.whole(item)
+	f.emitBody(b, &h, body, compression, leastSize(kind, len(item), 1))
 	f.group = f.group[:waiting]
 }
 
@@ -228,7 +232,7 @@ func (f *Frame) emit(b *Batch, more bool) bool {
 	h.Kind, h.Count = KindEvent, len(f.ends)
 	room := f.room(&h)
 	n, body, compression := f.fit(f.group, f.ends, room, more)
-	f.target = f.squeezer.target(room)
+	f.target, f.most = f.squeezer.target(room), itemAllowance(room)
 	switch {
 	case n == notFull:
 		return false
@@ -237,7 +241,7 @@ func (f *Frame) emit(b *Batch, more bool) bool {
 		f.emitItem(b, &h, f.group[:f.ends[0]])
 	default:
 		h.Count = n
-		f.write(b, &h, body, compression, f.config.Pad && more && room-len(body) <= room/worthPadding)
+		f.write(b, &h, body, compression, leastSize(KindEvent, f.ends[n-1], n), f.config.Pad && more && room-len(body) <= room/worthPadding)
 	}
 	f.header.First += uint64(n)
 	f.next = max(f.next, f.header.First)
@@ -256,25 +260,32 @@ func (f *Frame) emit(b *Batch, more bool) bool {
 // emitItem makes a frame of one item, or fragments if it needs more.
 func (f *Frame) emitItem(b *Batch, h *Header, item []byte) {
 	body, compression := f.whole(item)
-	f.emitBody(b, h, body, compression)
+	f.emitBody(b, h, body, compression, leastSize(h.Kind, len(item), 1))
 }
 
-// emitBody makes a frame of a body, or fragments if it needs more.
-func (f *Frame) emitBody(b *Batch, h *Header, body []byte, compression Compression) {
-	if len(body) <= f.room(h) {
-		f.write(b, h, body, compression, false)
+// emitBody makes a frame of a body, or fragments if it needs more. With its padding it
+// takes at least so many bytes.
+func (f *Frame) emitBody(b *Batch, h *Header, body []byte, compression Compression, least int) {
+	if max(len(body), least) <= f.room(h) {
+		f.write(b, h, body, compression, least, false)
 		return
 	}
 	// All fragments but the last are of one size, the last one's datagram number
-	// and index being the longest.
+	// and index being the longest. Padding is spread over them.
 	longest := *h
 	longest.Datagram += maxFragments
 	longest.Fragment = Fragment{maxFragments, maxFragments}
-	piece := f.room(&longest)
-	h.Fragment.Total = (len(body) + piece - 1) / piece
+	room := f.room(&longest)
+	h.Fragment.Total = (max(len(body), least) + room - 1) / room
+	piece, padded := room, 0
+	if least > len(body) {
+		piece, padded = (len(body)+h.Fragment.Total-1)/h.Fragment.Total, room
+		h.Fragment.Total = (len(body) + piece - 1) / piece
+		padded = (least + h.Fragment.Total - 1) / h.Fragment.Total
+	}
 	for h.Fragment.Index = 0; h.Fragment.Index < h.Fragment.Total; h.Fragment.Index++ {
 		n := min(piece, len(body))
-		f.write(b, h, body[:n], compression, f.config.Pad && n < len(body))
+		f.write(b, h, body[:n], compression, padded, f.config.Pad && n < len(body))
 		body = body[n:]
 	}
 }
@@ -292,8 +303,9 @@ func checkSize(h *Header) int {
 	return crcBytes
 }
 
-// write makes the next datagram.
-func (f *Frame) write(b *Batch, h *Header, body []byte, compression Compression, pad bool) {
+// write makes the next datagram, with so many bytes of body and padding at least, or
+// a full one.
+func (f *Frame) write(b *Batch, h *Header, body []byte, compression Compression, least int, full bool) {
 	h.Datagram = f.header.Datagram
 	f.header.Datagram++
 	if h.Compression = compression; compression == CompressionNone {
@@ -301,11 +313,11 @@ func (f *Frame) write(b *Batch, h *Header, body []byte, compression Compression,
 	}
 	start := headerSize(h)
 	size := start + len(body) + checkSize(h)
-	h.padding = 0
-	if pad {
+	h.padding = max(least-len(body), 0)
+	if full {
 		h.padding = f.config.MaxDatagram - size
-		size = f.config.MaxDatagram
 	}
+	size += h.padding
 	d := b.Grow(size)
 	appendHeader(d[:0], h)
 	end := start + copy(d[start:], body)

@@ -171,21 +171,26 @@ func (r *FrameReader) keyOf(id uint32, host []byte) *Key {
 // kept, for it contradicts others of its set or exceeds the limits, and its
 // event may yet be completed.
 func (r *FrameReader) Read(h *Header, body []byte, now time.Time, take func(number uint64, event []byte)) error {
+	size := len(body) + h.padding
 	if h.Fragment.Total > 0 {
-		whole, err := r.fragments.add(h, body, now)
+		whole, all, err := r.fragments.add(h, body, now)
 		if err != nil || whole == nil {
 			return err
 		}
-		body = whole
+		body, size = whole, all
 	}
 	x := r.dictionaries[h.Dictionary]
 	if x == nil || h.HasDictionary != (x.dictionary.content != nil) {
 		return ErrDictionary
 	}
+	limit := allowance(h.Kind, size)
+	if h.Count > itemAllowance(size) || len(body) > limit {
+		return ErrTooLong
+	}
 	items := body
 	if h.Compression != CompressionNone {
 		var err error
-		if items, err = x.expand(r.expanded[:0], body, h.Compression); err != nil {
+		if items, err = x.expand(r.expanded[:0], body, h.Compression, limit); err != nil {
 			return err
 		}
 		if cap(items) > cap(r.expanded) && cap(items) <= maxKept {
@@ -239,8 +244,7 @@ type expander struct {
 
 // expand returns what the body was compressed from, in the memory of dst if
 // that has room. It checks the length before it makes room.
-func (x *expander) expand(dst, body []byte, c Compression) ([]byte, error) {
-	limit := expandedLimit(len(body))
+func (x *expander) expand(dst, body []byte, c Compression, limit int) ([]byte, error) {
 	length, err := expandedLength(body, c)
 	switch {
 	case err != nil:

@@ -88,7 +88,7 @@ func (s *squeezer) target(room int) int {
 	if s.compression == CompressionNone {
 		return room
 	}
-	return min(int(overshoot*s.ratio*float64(room)), maxGroup)
+	return min(int(overshoot*s.ratio*float64(room)), groupLimit(room))
 }
 
 // fit returns how many of the first items fit into room, and a body that holds
@@ -96,12 +96,12 @@ func (s *squeezer) target(room int) int {
 // call. It returns 0 if the first item does not fit, and, where more says that
 // others follow, notFull if they should be waited for.
 func (s *squeezer) fit(items []byte, ends []int, room int, more bool) (n int, body []byte, c Compression) {
-	limit := maxGroup
+	limit, most := groupLimit(room), itemAllowance(room)
 	if s.compression == CompressionNone {
 		limit = room
 	}
-	n = sort.SearchInts(ends, limit+1)
-	more = more && n == len(ends) && n < maxItems
+	n = min(sort.SearchInts(ends, limit+1), most)
+	more = more && n == len(ends) && n < most
 	switch {
 	case n == 0:
 		return 0, nil, CompressionNone
@@ -179,21 +179,18 @@ func (s *squeezer) learn(average *float64, by, of int) {
 }
 
 // whole returns the compressed form of one item, or the item itself if that is
-// shorter or the form would be taken for a bomb (docs/frame.md, Limits).
+// shorter.
 func (s *squeezer) whole(item []byte) ([]byte, Compression) {
 	if s.compression == CompressionNone {
 		return item, CompressionNone
 	}
 	s.groups++
 	body := s.compress(item)
-	if len(body) >= len(item) || len(item) > expandedLimit(len(body)) {
+	if len(body) >= len(item) {
 		return item, CompressionNone
 	}
 	return body, s.compression
 }
 
-// expandedLimit returns the most bytes that a body of so many compressed bytes
-// may have after decompression.
-func expandedLimit(compressed int) int {
-	return min(max(maxGroup, maxRatio*compressed), maxExpanded)
-}
+// groupLimit returns the most bytes of events that fill the room, padded if need be.
+func groupLimit(room int) int { return min(allowance(KindEvent, room), maxGroup) }

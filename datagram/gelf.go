@@ -119,6 +119,7 @@ type GELF struct {
 // compressor is gzip.Writer and zlib.Writer.
 type compressor interface {
 	io.WriteCloser
+	Flush() error
 	Reset(io.Writer)
 }
 
@@ -214,6 +215,10 @@ func (p *GELF) pack(b *Batch, line []byte, number uint64, events int) error {
 		p.out.bytes = message
 		p.squeeze.Reset(&p.out)
 		_, _ = p.squeeze.Write(p.plain) // writing to memory does not fail
+		// What a receiver would take for a bomb is padded, with empty blocks of five bytes.
+		for least := (len(p.plain) - inflateFree) / inflateRatio; len(p.out.bytes)-len(message) < least; {
+			_ = p.squeeze.Flush()
+		}
 		err = p.squeeze.Close()
 		message = p.out.bytes
 		if cap(p.plain) > maxBlock {

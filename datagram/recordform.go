@@ -9,6 +9,7 @@ type recordForm struct {
 	form        []byte
 	rest        []byte      // in syslog: what comes behind the numbers
 	compression Compression // of a frame's body
+	least       int         // bytes of a frame's body and padding
 	check       uint32      // of gelf's form, before it was compressed
 	length      int         // likewise
 }

@@ -34,9 +34,12 @@ func (t *Transcoder) carefulMessage(m *message, wire []byte, n int) int {
 	}
 	base := len(t.occurrences)
 	if !t.collect(m, wire) {
-		return t.fail(faultMalformed)
+		if t.fault != faultLimit {
+			t.fault = faultMalformed
+		}
+		return -1
 	}
-	slices.SortStableFunc(t.occurrences[base:], func(a, b occurrence) int { return cmp.Compare(a.f.order, b.f.order) })
+	t.sortOccurrences(base)
 	start, end := n, len(t.occurrences)
 	for i := base; i < end; {
 		j := i + 1
@@ -51,6 +54,42 @@ func (t *Transcoder) carefulMessage(m *message, wire []byte, n int) int {
 	t.occurrences = t.occurrences[:base]
 	t.depth--
 	return t.closeObject(start, n)
+}
+
+// The bounds of the memory that the careful form takes. No event of Tetragon comes
+// near; a stranger's message may have a field in every two bytes.
+const (
+	maxOccurrences = 1 << 14
+	maxJoined      = 8 << 20
+)
+
+// sortOccurrences sorts those from base on by the order of their fields, and leaves
+// those of one field as they came. There are few fields, so they are counted.
+func (t *Transcoder) sortOccurrences(base int) {
+	part := t.occurrences[base:]
+	byOrder := func(a, b occurrence) int { return cmp.Compare(a.f.order, b.f.order) }
+	if len(part) < 32 {
+		slices.SortStableFunc(part, byOrder)
+		return
+	}
+	if slices.IsSortedFunc(part, byOrder) {
+		return
+	}
+	var at [256]int // where the next one of an order goes
+	for i := range part {
+		if int(part[i].f.order) >= len(at)-1 {
+			slices.SortStableFunc(part, byOrder)
+			return
+		}
+		at[part[i].f.order+1]++
+	}
+	for i := 1; i < len(at); i++ {
+		at[i] += at[i-1]
+	}
+	for _, o := range slices.Clone(part) {
+		part[at[o.f.order]] = o
+		at[o.f.order]++
+	}
 }
 
 // collect appends the fields in wire to t.occurrences.
@@ -79,6 +118,10 @@ func (t *Transcoder) collect(m *message, wire []byte) bool {
 			continue
 		}
 		if i = o.read(wire, i, tag); i < 0 {
+			return false
+		}
+		if len(t.occurrences) == maxOccurrences {
+			t.fault = faultLimit
 			return false
 		}
 		t.occurrences = append(t.occurrences, o)
@@ -135,6 +178,9 @@ func (t *Transcoder) carefulField(i, j, n int) int {
 	if f.sub != nil && j-first > 1 {
 		from := len(t.joined)
 		for _, part := range t.occurrences[first:j] {
+			if len(t.joined)+len(part.v) > maxJoined {
+				return t.fail(faultLimit)
+			}
 			t.joined = append(t.joined, part.v...)
 		}
 		o.v = t.joined[from:len(t.joined):len(t.joined)]
@@ -318,6 +364,9 @@ func (t *Transcoder) addEntry(f *field, v []byte) bool {
 		e.value.v = t.joined[from:len(t.joined):len(t.joined)]
 	}
 	t.occurrences = t.occurrences[:base]
+	if len(t.entries) == maxOccurrences {
+		return false
+	}
 	t.entries = append(t.entries, e)
 	return true
 }

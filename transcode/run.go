@@ -1,5 +1,7 @@
 package transcode
 
+import "math"
+
 // span is a part of a message's bytes that holds fields put off, in order.
 type span struct {
 	first, last uint16 // order of the fields
@@ -290,7 +292,7 @@ func (t *Transcoder) strings(f *field, v, wire []byte, i, n int) (end, next int)
 func (t *Transcoder) enumName(e *enum, number int32, n int) int {
 	from, to := e.piece(number)
 	if from == to {
-		t.info.Unknown++
+		t.unknownNumber()
 		return putInt(t.buf, n, int64(number))
 	}
 	if to-from > blockSize {
@@ -301,6 +303,17 @@ func (t *Transcoder) enumName(e *enum, number int32, n int) int {
 	}
 	storeBlock(t.buf, n, loadBlock(e.pieces, from+1))
 	return n + to - from - 1
+}
+
+// maxUnknown is how many enum numbers without a name a stranger's message may have:
+// they cost more than those with one.
+const maxUnknown = 1024
+
+// unknownNumber counts an enum number without a name.
+func (t *Transcoder) unknownNumber() {
+	if t.info.Unknown++; t.info.Unknown > maxUnknown && t.limit != math.MaxInt {
+		panic(errLimit)
+	}
 }
 
 // enums writes a packed list of enum numbers. A run of consecutive numbers, such
@@ -327,7 +340,7 @@ func (t *Transcoder) enums(f *field, v []byte, n int) int {
 				if len(t.buf)-n < headroom {
 					t.grow(n, headroom)
 				}
-				t.info.Unknown++
+				t.unknownNumber()
 				t.buf[n] = ','
 				n = putInt(t.buf, n+1, int64(int32(x)))
 				continue

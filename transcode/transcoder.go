@@ -1,6 +1,9 @@
 package transcode
 
-import "errors"
+import (
+	"errors"
+	"math"
+)
 
 // Errors of [Transcoder.Append] and its like; test with errors.Is.
 var (
@@ -16,6 +19,9 @@ var (
 	// ErrBudget: what is never left out of an event takes more than the size given
 	// to [Transcoder.AppendMax].
 	ErrBudget = errors.New("transcode: event does not fit the size")
+	// ErrLimit: the JSON is longer than the limit given to [Transcoder.AppendLimit],
+	// or the message has more fields than any event.
+	ErrLimit = errors.New("transcode: message beyond the limits")
 )
 
 // maxDepth bounds the recursion. GetEventsResponse needs 7.
@@ -67,6 +73,7 @@ type Transcoder struct {
 	memo      *memo // nil: none
 
 	buf   []byte // the output up to its capacity; empty between calls
+	limit int    // that buf does not grow beyond
 	info  Info
 	fault fault
 	depth int
@@ -83,7 +90,7 @@ type Transcoder struct {
 // NewTranscoder makes a transcoder for p. It allocates its memory as messages
 // come, and nothing any more once warm.
 func (p *Program) NewTranscoder(o Options) *Transcoder {
-	return &Transcoder{program: p, fallback: o.Fallback, undecoded: o.Undecoded, memo: newMemo(o.CacheBytes, p.sites), tree: tree{caps: p.caps}}
+	return &Transcoder{program: p, fallback: o.Fallback, undecoded: o.Undecoded, memo: newMemo(o.CacheBytes, p.sites), limit: math.MaxInt, tree: tree{caps: p.caps}}
 }
 
 // Append appends the JSON of the message in wire to dst and returns the longer
@@ -129,6 +136,46 @@ func (t *Transcoder) complete(out, wire []byte, info Info) ([]byte, Info, error)
 	return out, info, nil
 }
 
+// AppendLimit is Append for a message from a stranger, in which a byte may stand for
+// many of JSON: it makes no more than limit bytes, and some 200 in the course of it.
+// More is ErrLimit, and dst then comes back in memory that may be larger. The
+// fallback, which has no such limit, is called only for types that cannot be
+// transcoded.
+func (t *Transcoder) AppendLimit(dst, wire []byte, limit int) (out []byte, info Info, err error) {
+	t.limit = len(dst) + limit + headroom
+	defer func() {
+		if r := recover(); r == errLimit {
+			out, info, err = t.buf[:len(dst)], Info{}, ErrLimit // in the memory that it took
+		} else if r != nil {
+			panic(r)
+		}
+		t.buf, t.limit = nil, math.MaxInt
+	}()
+	t.buf = dst[:min(cap(dst), t.limit)]
+	n := t.render(len(dst), wire)
+	switch {
+	case n > len(dst)+limit:
+		return dst, Info{}, ErrLimit
+	case n >= 0 && t.info.Unknown > 0 && t.undecoded:
+		return t.complete(t.buf[:n], wire, t.info)
+	case n >= 0:
+		return t.buf[:n], t.info, nil
+	case t.fault == faultUnsupported && t.fallback != nil:
+		if out, err = t.fallback(dst, wire); err != nil {
+			return dst, Info{}, err
+		}
+		if t.undecoded {
+			return t.complete(out, wire, Info{Fallback: true})
+		}
+		return out, Info{Fallback: true}, nil
+	}
+	return dst, Info{}, t.fault.err()
+}
+
+// errLimit is what grow panics with at the limit, for AppendLimit to recover: the
+// limit is asked for only where the buffer grows, and costs nothing elsewhere.
+var errLimit = errors.New("transcode: BUG: beyond the limit")
+
 // render writes the message at buf[n:]: in the fast form, which relies on the
 // order in which Go's marshaller writes, or else in the careful one, which
 // relies on nothing.
@@ -162,6 +209,7 @@ const (
 	faultRange
 	faultDepth
 	faultUnsupported
+	faultLimit
 )
 
 func (f fault) err() error {
@@ -172,6 +220,8 @@ func (f fault) err() error {
 		return ErrDepth
 	case faultUnsupported:
 		return ErrUnsupported
+	case faultLimit:
+		return ErrLimit
 	}
 	return ErrMalformed
 }
@@ -188,6 +238,9 @@ const headroom = 192
 
 // grow makes room for need bytes at buf[n:], and some more.
 func (t *Transcoder) grow(n, need int) {
+	if n+need > t.limit {
+		panic(errLimit)
+	}
 	bigger := make([]byte, max(2*len(t.buf), n+need+headroom, 1024))
 	copy(bigger, t.buf[:n])
 	t.buf = bigger

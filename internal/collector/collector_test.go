@@ -55,7 +55,7 @@ func start(t *testing.T, config Config) (*Collector, *fakeSocket, func() ledger.
 }
 
 // checked returns the account after holding it to its equations.
-func checked(t *testing.T, c *Collector) ledger.Collector {
+func checked(t testing.TB, c *Collector) ledger.Collector {
 	t.Helper()
 	account := c.Account()
 	if err := account.Check(); err != nil {

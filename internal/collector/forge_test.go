@@ -14,6 +14,7 @@ type forgery struct {
 	excluded, dropped, refused, ahead uint64 // ahead as in the header
 	flags, content                    byte   // content 0: events, not compressed
 	body                              []byte
+	padding                           int
 }
 
 func (f forgery) bytes() []byte {
@@ -23,10 +24,10 @@ func (f forgery) bytes() []byte {
 	}
 	d := []byte{0xd7, 0x54, 1, f.flags, content}
 	d = binary.BigEndian.AppendUint64(d, f.stream)
-	d = append(d, make([]byte, 8+2)...) // no record, no padding
+	d = binary.BigEndian.AppendUint16(append(d, make([]byte, 8)...), uint16(f.padding)) // no record
 	for _, v := range []uint64{f.datagram, f.first, f.count, f.excluded, f.dropped, f.refused, f.ahead} {
 		d = binary.AppendUvarint(d, v)
 	}
-	d = append(d, f.body...)
+	d = append(append(d, f.body...), make([]byte, f.padding)...)
 	return binary.BigEndian.AppendUint32(d, crc32.Checksum(d, crc32.MakeTable(crc32.Castagnoli)))
 }

@@ -18,6 +18,18 @@ const intakeBytes = 256 << 10
 // maxHeldBytes bounds the frames that were too far ahead to be believed alone.
 const maxHeldBytes = 8 << 20
 
+// What an event of a frame may become as JSON: so many times its bytes, and some more.
+// Events that were recorded become two or three times as long, those with all
+// capabilities and little else five times.
+const (
+	lineFree  = 8 << 10
+	lineRatio = 8
+	maxLine   = 32 << 20
+)
+
+// lineLimit returns the most bytes of JSON for an event of so many.
+func lineLimit(wire int) int { return min(lineFree+lineRatio*wire, maxLine) }
+
 // intake turns the datagrams of one socket into lines. What it needs for that is
 // its own: the lock of the collector is taken for a moment for each frame, to say
 // what it is, and once for a batch, to queue the lines.
@@ -205,12 +217,10 @@ func (in *intake) event(number uint64, event []byte) {
 	case in.transcoder == nil:
 		in.undecoded(number, event)
 	default:
-		text, err := in.transcode(event)
-		if err != nil {
+		var err error
+		if in.text, err = in.transcode(event); err != nil {
 			in.undecoded(number, event)
-			break
 		}
-		in.text = text
 	}
 	in.ends = append(in.ends, len(in.text))
 }
@@ -283,7 +293,7 @@ func (in *intake) hand(now time.Time) {
 	in.count, in.bytes = 0, 0
 	clear(in.arrivals)
 	in.arrivals, in.text, in.ends, in.gaveUp = in.arrivals[:0], in.text[:0], in.ends[:0], in.gaveUp[:0]
-	if cap(in.text) > 4*intakeBytes {
+	if cap(in.text) > 8*intakeBytes {
 		in.text = nil // a giant event's memory is not kept
 	}
 }

@@ -227,7 +227,7 @@ func (in *intake) transcode(event []byte) ([]byte, error) {
 		in.sample = false
 		begin = time.Now()
 	}
-	text, info, err := in.transcoder.Append(in.text, event)
+	text, info, err := in.transcoder.AppendLimit(in.text, event, lineLimit(len(event)))
 	if sampled {
 		in.c.config.Measure.Transcode(time.Since(begin))
 	}
