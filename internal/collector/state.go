@@ -314,7 +314,7 @@ func (c *Collector) restore(s *state, now time.Time) {
 		if saved.Trusted {
 			t, x.frames = a.frames, probationFrames
 		}
-		t.put(x)
+		a.putBack(t, x, now)
 		a.authenticate(x)
 		if a.mayClaim(x, saved.Hostname) {
 			join(x, saved.Hostname)
@@ -323,10 +323,19 @@ func (c *Collector) restore(s *state, now time.Time) {
 	for _, saved := range s.Sources {
 		x := &stream{key: streamKey{source: saved.Source}, heard: now, id: saved.ID, net: saved.Net, told: saved.Told}
 		x.net.Blind = x.net.Blind || !s.Clean && !x.net.Goodbye
-		a.sources.put(x)
+		a.putBack(a.sources, x, now)
 		if x.id != "" {
 			a.ids[x.id] = x
 		}
 		join(x, saved.Hostname)
 	}
+}
+
+// putBack puts a saved stream into its table. They come in the order in which they were
+// heard, so if the table has become smaller, those silent longest make room.
+func (a *agents) putBack(t *table, x *stream, now time.Time) {
+	if t.full() {
+		a.evict(t.oldest(), now)
+	}
+	t.put(x)
 }
