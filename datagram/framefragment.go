@@ -15,6 +15,7 @@ type FragmentLimits struct {
 	Sets          int           // 1,024, of all streams
 	Bytes         int           // 67,108,864, of all streams, with what it takes to keep them
 	Age           time.Duration // 5 s since the first fragment of the set
+	Budget        *Budget       // what several readers keep together; nil: no more than the above
 }
 
 // FragmentStats says what waits, and counts what was given up. A set is an
@@ -93,7 +94,7 @@ func (a *assembler) add(h *Header, body []byte, now time.Time) (whole []byte, si
 		}
 		return a.joined, s.size, nil
 	}
-	for a.stats.Bytes > a.limits.Bytes {
+	for a.stats.Bytes > a.limits.Bytes || a.limits.Budget.exceeded() {
 		oldest := a.byAge.Front()
 		a.giveUp(oldest, &a.stats.TooMany)
 		if oldest == element {
@@ -156,10 +157,12 @@ func (a *assembler) remove(e *list.Element) *fragmentSet {
 	delete(a.sets, setName{s.header.Name(), s.header.set()})
 	a.stats.Sets--
 	a.stats.Bytes -= s.bytes
+	a.limits.Budget.add(-s.bytes)
 	return s
 }
 
 func (a *assembler) grow(s *fragmentSet, bytes int) {
 	s.bytes += bytes
 	a.stats.Bytes += bytes
+	a.limits.Budget.add(bytes)
 }

@@ -16,6 +16,7 @@ type GELFChunkLimits struct {
 	Sets          int           // 1,024, of all senders
 	Bytes         int           // 67,108,864, with what it takes to keep them
 	Age           time.Duration // 5 s since the first chunk of the set
+	Budget        *Budget       // what several readers keep together; nil: no more than the above
 }
 
 // GELFChunkStats says what waits, and counts what was given up. A set is the
@@ -118,6 +119,7 @@ func (c *chunkSets) add(chunk []byte, from netip.AddrPort, now time.Time) ([]byt
 func (c *chunkSets) grow(s *chunkSet, bytes int) {
 	s.bytes += bytes
 	c.stats.Bytes += bytes
+	c.limits.Budget.add(bytes)
 }
 
 // makeRoom gives up sets until another one of the sender may begin.
@@ -137,7 +139,7 @@ func (c *chunkSets) makeRoom(from netip.AddrPort) {
 
 // shrink gives up the oldest sets until what waits is within its bytes.
 func (c *chunkSets) shrink() {
-	for c.stats.Bytes > c.limits.Bytes {
+	for c.byAge.Len() > 0 && (c.stats.Bytes > c.limits.Bytes || c.limits.Budget.exceeded()) {
 		c.giveUp(c.byAge.Front(), &c.stats.TooMany)
 	}
 }
@@ -162,4 +164,5 @@ func (c *chunkSets) remove(e *list.Element) {
 	}
 	c.stats.Sets--
 	c.stats.Bytes -= s.bytes
+	c.limits.Budget.add(-s.bytes)
 }

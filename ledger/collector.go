@@ -46,6 +46,9 @@ type Observed struct {
 	// ChunkSetsGivenUp counts messages of GELF of which chunks never came, or for
 	// which there was no room: to whom they belong nobody can know.
 	ChunkSetsGivenUp uint64 `json:"chunk_sets_given_up,omitempty"`
+	// FragmentSetsGivenUp counts what frames held in fragments, events or what an agent
+	// says of itself, of which fragments never came, or for which there was no room.
+	FragmentSetsGivenUp uint64 `json:"fragment_sets_given_up,omitempty"`
 }
 
 // Agent is what one host's exporter processes sent.

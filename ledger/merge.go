@@ -63,6 +63,7 @@ func Merge(accounts ...Collector) (Collector, error) {
 		total.Bytes += c.Bytes
 		total.Observed.SocketDropped += c.Observed.SocketDropped
 		total.Observed.ChunkSetsGivenUp += c.Observed.ChunkSetsGivenUp
+		total.Observed.FragmentSetsGivenUp += c.Observed.FragmentSetsGivenUp
 		total.PassedOn += c.PassedOn
 		total.Received += c.Received
 		total.Queued += c.Queued

@@ -133,14 +133,19 @@ func (s *Ranges) Add(r Range) (added uint64) {
 // fold makes a sum of the oldest half of the runs when there are too many. Half,
 // so that the copying is rare.
 func (s *Ranges) fold() {
-	if len(s.Runs) <= MaxRanges {
-		return
+	if len(s.Runs) > MaxRanges {
+		s.Fold(MaxRanges / 2)
 	}
-	for _, r := range s.Runs[:MaxRanges/2] {
+}
+
+// Fold makes a sum of all runs but the newest ones, of which it keeps so many.
+func (s *Ranges) Fold(keep int) {
+	n := max(len(s.Runs)-keep, 0)
+	for _, r := range s.Runs[:n] {
 		s.Folded.Count += r.Count()
 		s.Folded.Through = r.Last
 	}
-	s.Runs = slices.Delete(s.Runs, 0, MaxRanges/2)
+	s.Runs = slices.Clone(s.Runs[n:])
 }
 
 func overlap(a, b Range) uint64 {

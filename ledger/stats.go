@@ -67,7 +67,7 @@ func ReadAgentStats(text []byte) (*AgentStats, error) {
 
 // The bounds of what an agent_stats may tell by name: a collector keeps it.
 const (
-	maxStatsNames = 64 // of reasons, and of stages
+	maxStatsNames = 32 // of reasons, and of stages
 	maxStatsName  = 64 // bytes
 )
 

@@ -92,7 +92,11 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 	if err != nil {
 		return err
 	}
-	tuneRuntime(0, 0, log)
+	tuneRuntime(0, int64(c.QueueBytes)+collectMemory, log)
+	if limit, file := memoryLimit("/proc/self/cgroup", "/sys/fs/cgroup"); limit > 0 && uint64(c.QueueBytes) > limit {
+		log.Warn("The queue may grow beyond the memory of the control group, and the kernel would then end this process",
+			"queue_bytes", c.QueueBytes, "memory_limit_bytes", limit, "memory_limit_from", file, "hint", "a smaller --queue-bytes, or more memory")
+	}
 	out, file, err := c.sink(streams, log)
 	if err != nil {
 		return err

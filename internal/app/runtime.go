@@ -29,6 +29,10 @@ const memoryShare = 0.9
 // 50,000 events a second.
 const exportMemory = 64 << 20
 
+// collectMemory is up to what collect lets its heap grow beside its queue. Whatever
+// comes, it takes no more than 256 MiB (docs/limits.md), of which not all is heap.
+const collectMemory = 192 << 20
+
 // startupTime is after what a start needs has become garbage.
 const startupTime = 5 * time.Second
 
@@ -51,7 +55,7 @@ func tuneRuntime(procs int, memory int64, log *slog.Logger) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		from = "no limit"
 		if memory > 0 {
-			limit, from = memory, "what the queue may take and 64 MiB"
+			limit, from = memory, "what the queue may take, and as much as the rest needs"
 		}
 		if given, file := memoryLimit("/proc/self/cgroup", "/sys/fs/cgroup"); given > 0 && int64(float64(given)*memoryShare) < limit {
 			limit, from = int64(float64(given)*memoryShare), file

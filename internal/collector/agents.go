@@ -38,6 +38,7 @@ type agents struct {
 	ids       map[string]*stream // of sources, by the id that their agent_stats state
 	shared    map[uint64]*stream // that are sealed with a host's key, by sharedID
 
+	runs      int              // ranges of numbers that all streams keep
 	heldBytes int              // of frames too far ahead to be believed alone
 	hosts     map[string]*host // by name
 	// killedAt is when the collector began anew after it had been killed. Zero: it
@@ -268,9 +269,27 @@ func (a *agents) evict(s *stream, now time.Time) {
 	if s.key.Host != "" {
 		delete(a.shared, sharedID(s.key.StreamName))
 	}
+	if s.audit != nil {
+		a.runs -= len(s.audit.Received.Runs)
+	}
 	a.heldBytes -= len(s.held)
 	s.held = nil
 	a.leave(s)
+}
+
+// countRuns notes that the stream, which had so many ranges, may have more now. When all
+// streams together have too many, the one that grows folds its oldest: its figures stay
+// exact, but they cannot be united any more with those of another collector.
+func (a *agents) countRuns(s *stream, before int) {
+	if s.table == nil {
+		return // evicted meanwhile
+	}
+	numbers := &s.audit.Received
+	if a.runs += len(numbers.Runs) - before; a.runs > maxRuns && len(numbers.Runs) > keptRuns {
+		a.runs -= len(numbers.Runs)
+		numbers.Fold(len(numbers.Runs) / 2)
+		a.runs += len(numbers.Runs)
+	}
 }
 
 // leave takes the stream from its host, and forgets the host with its last one.

@@ -147,6 +147,8 @@ type Collector struct {
 
 	saidUnknown atomic.Bool // an event of an unknown kind is in the log
 
+	pieces *datagram.Budget // of all intakes
+
 	wake  chan struct{} // tells the writer that a block is due, or a first line came
 	heard *heard
 
@@ -199,6 +201,7 @@ func newCollector(config Config, in ...receiver) *Collector {
 		in:      in,
 		takes:   formats[config.Format],
 		wake:    make(chan struct{}, 1),
+		pieces:  datagram.NewBudget(maxPieces),
 		heard:   newHeard(config.ExitIdle),
 		account: ledger.Collector{Side: "collector"},
 		agents:  newAgents(config.MaxStreams, config.MaxNewStreams, config.MaxAddresses),

@@ -30,6 +30,10 @@ const (
 // lineLimit returns the most bytes of JSON for an event of so many.
 func lineLimit(wire int) int { return min(lineFree+lineRatio*wire, maxLine) }
 
+// maxPieces bounds the bytes of fragments and chunks that wait for the others of their
+// set, in all sockets together.
+const maxPieces = 32 << 20
+
 // intake turns the datagrams of one socket into lines. What it needs for that is
 // its own: the lock of the collector is taken for a moment for each frame, to say
 // what it is, and once for a batch, to queue the lines.
@@ -51,6 +55,7 @@ type intake struct {
 	gaveUp   []incomplete
 	keys     *[]*datagram.Key // that frames has
 	givenUp  uint64           // sets of chunks, so far
+	lostSets uint64           // sets of fragments, so far
 
 	transcoded, published transcoded // published is guarded by the collector's lock
 	sample                bool       // the next event to transcode is timed
@@ -80,9 +85,9 @@ type incomplete struct {
 }
 
 func newIntake(c *Collector) *intake {
-	in := &intake{c: c, keys: c.keys.Load(), gelf: datagram.NewGELFReader(datagram.GELFLimits{})}
+	in := &intake{c: c, keys: c.keys.Load(), gelf: datagram.NewGELFReader(datagram.GELFLimits{Chunks: datagram.GELFChunkLimits{Bytes: maxPieces, Budget: c.pieces}})}
 	in.frames = datagram.NewFrameReader(datagram.FrameReaderConfig{
-		Keys: *c.keys.Load(), Dictionaries: c.config.Dictionaries,
+		Keys: *c.keys.Load(), Dictionaries: c.config.Dictionaries, Fragments: datagram.FragmentLimits{Bytes: maxPieces, Budget: c.pieces},
 		GaveUp: func(stream datagram.StreamName, number uint64) {
 			in.gaveUp = append(in.gaveUp, incomplete{stream, number})
 		},
@@ -249,10 +254,11 @@ func (in *intake) line(i int) []byte {
 // hand gives what arrived to the account and the queue.
 func (in *intake) hand(now time.Time) {
 	c := in.c
-	given := in.gelf.Stats()
+	given, lost := in.gelf.Stats(), in.frames.Fragments()
 	c.mu.Lock()
 	wasEmpty := c.queue.empty()
 	c.account.Observed.ChunkSetsGivenUp += given.TooOld + given.TooMany - in.givenUp
+	c.account.Observed.FragmentSetsGivenUp += lost.TooOld + lost.TooMany - in.lostSets
 	c.account.Datagrams += in.count
 	c.account.Bytes += in.bytes
 	in.publishFaults()
@@ -289,7 +295,7 @@ func (in *intake) hand(now time.Time) {
 	if due {
 		c.wakeWriter()
 	}
-	in.givenUp = given.TooOld + given.TooMany
+	in.givenUp, in.lostSets = given.TooOld+given.TooMany, lost.TooOld+lost.TooMany
 	in.count, in.bytes = 0, 0
 	clear(in.arrivals)
 	in.arrivals, in.text, in.ends, in.gaveUp = in.arrivals[:0], in.text[:0], in.ends[:0], in.gaveUp[:0]
@@ -362,6 +368,7 @@ func (c *Collector) plain(a *arrival, now time.Time) {
 // numbered queues the events of a frame.
 func (c *Collector) numbered(in *intake, a *arrival, now time.Time) {
 	audit := a.stream.audit
+	defer c.agents.countRuns(a.stream, len(audit.Received.Runs))
 	c.heardFrom(a.stream, now)
 	c.firstHeard(a)
 	c.ask(a.stream, a.record)

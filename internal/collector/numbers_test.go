@@ -32,7 +32,7 @@ func TestNumbersNearTheEnd(t *testing.T) {
 				}
 				socket.send(agentA, fmt.Sprintf(form, 2))
 				a := end()
-				if s := one(t, a); s.Received != 2 || *s.Announced != 2 || *s.Missing != 0 || a.Undecodable[ledger.FaultHeader] != uint64(len(impossible)) {
+				if s := one(t, a); s.Received != 2 || *s.Announced != 2 || *s.Missing != 0 || a.Undecodable[ledger.FaultHeader]+a.Undecodable[ledger.FaultNotEvent] != uint64(len(impossible)) {
 					t.Errorf("received %d, announced %d, missing %d, undecodable %s", s.Received, *s.Announced, *s.Missing, a.Undecodable.String())
 				}
 			})

@@ -254,7 +254,7 @@ func (c *Collector) loadState() {
 		err = fmt.Errorf("collector: state of version %d, want %d", s.Version, stateVersion)
 	}
 	if err == nil {
-		err = s.Totals.CheckTotals()
+		err = s.check()
 	}
 	if err != nil {
 		aside := path + ".unreadable"
@@ -263,6 +263,41 @@ func (c *Collector) loadState() {
 	}
 	c.restore(&s, time.Now())
 	log.Info("Going on from the state of the last process", "streams", len(s.Streams)+len(s.Sources), "ended_in_order", s.Clean)
+}
+
+// check returns nil if the state is one that a collector can have saved.
+func (s *state) check() error {
+	if err := s.Totals.CheckTotals(); err != nil {
+		return err
+	}
+	received := uint64(0)
+	for i := range s.Evicted {
+		received += s.Evicted[i].Received
+	}
+	for i := range s.Streams {
+		x := &s.Streams[i]
+		received += x.Numbers.Count()
+		if _, ok := datagram.ParseStreamID([]byte(x.ID)); !ok {
+			return fmt.Errorf("collector: the stream id %q", x.ID)
+		}
+		if err := errors.Join(x.Numbers.Check(), x.Unknown.Check()); err != nil {
+			return fmt.Errorf("collector: stream %s: %w", x.ID, err)
+		}
+		if x.Announced > ledger.MaxNumber || x.Newest > ledger.MaxNumber || x.Unknown.Last() > max(x.Announced, x.Numbers.Last()) {
+			return fmt.Errorf("collector: stream %s: announced %d, datagram %d, unknown up to %d", x.ID, x.Announced, x.Newest, x.Unknown.Last())
+		}
+	}
+	for i := range s.Sources {
+		n := &s.Sources[i].Net
+		received += n.Received
+		if n.Announced > ledger.MaxNumber || n.Refused > ledger.MaxNumber || n.Then > n.Received {
+			return fmt.Errorf("collector: source %s: announced %d, refused %d, received %d then and %d now", s.Sources[i].Source, n.Announced, n.Refused, n.Then, n.Received)
+		}
+	}
+	if received != s.Totals.Received {
+		return fmt.Errorf("collector: received %d, but the streams %d", s.Totals.Received, received)
+	}
+	return nil
 }
 
 // restore takes over a saved state.
@@ -338,4 +373,7 @@ func (a *agents) putBack(t *table, x *stream, now time.Time) {
 		a.evict(t.oldest(), now)
 	}
 	t.put(x)
+	if x.audit != nil {
+		a.runs += len(x.audit.Received.Runs)
+	}
 }

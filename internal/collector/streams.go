@@ -21,6 +21,12 @@ const (
 	// maxHostStreams is how many streams the holder of a host's key can have: each new one
 	// above them takes the place of one of its own, not of another host's.
 	maxHostStreams = 64
+
+	// maxRuns are the ranges of numbers of all streams together, 16 bytes each; a
+	// stream keeps keptRuns of them in any case.
+	maxRuns  = 1 << 20
+	keptRuns = 64
+
 	// probationFrames is how many consistent frames it takes.
 	probationFrames = 8
 	// quietTime is how long an established stream must be silent until another one

@@ -38,6 +38,7 @@ var (
 	reordered        = collected.counter("collector_reordered_datagrams_total", "Datagrams with a number that came behind a later one.")
 	passedOn         = collected.counter("collector_passed_on_total", "Messages that are no events of Tetragon, passed on with --other pass.")
 	chunkSets        = collected.counter("collector_chunk_sets_given_up_total", "Messages of GELF of which chunks never came, or for which there was no room.")
+	fragmentSets     = collected.counter("collector_fragment_sets_given_up_total", "What frames held in fragments of which some never came, or for which there was no room.")
 
 	announced  = collected.counter("collector_announced_events_total", "Events that the senders numbered, or announced in agent_stats.")
 	events     = collected.counter("collector_received_events_total", "Events received, each counted once.")
@@ -131,6 +132,7 @@ func (c *Collector) Collect(to chan<- prometheus.Metric) {
 	send(to, reordered, s.Reordered)
 	send(to, passedOn, a.PassedOn)
 	send(to, chunkSets, a.Observed.ChunkSetsGivenUp)
+	send(to, fragmentSets, a.Observed.FragmentSetsGivenUp)
 
 	send(to, announced, s.Announced)
 	send(to, events, a.Received)

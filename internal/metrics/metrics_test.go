@@ -157,7 +157,7 @@ tetracast_exporter_intake_dropped_events_total{reason="queue_full_policy"} 5
 tetracast_exporter_intake_dropped_events_total{reason="queue_full_process"} 0
 tetracast_exporter_intake_dropped_events_total{reason="shutdown"} 0
 `, "tetracast_exporter_intake_dropped_events_total")
-	f("export", `# HELP tetracast_exporter_destination_up Whether the destination's name is resolved and the kernel takes its datagrams: 1 or 0. That any arrive UDP does not tell.
+	f("export", `# HELP tetracast_exporter_destination_up Whether the destination's name is resolved, the kernel takes its datagrams, and no ICMP answer says that they do not arrive: 1 or 0. That any arrive UDP does not tell.
 # TYPE tetracast_exporter_destination_up gauge
 tetracast_exporter_destination_up{destination="a.example:7514",format="frame"} 1
 tetracast_exporter_destination_up{destination="b�:1",format="frame"} 0
