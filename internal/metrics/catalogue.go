@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tetracast/internal/printable"
 )
 
 // Metric is an entry of the catalogue.
@@ -98,8 +100,9 @@ func valid(labels []string) []string {
 	return labels
 }
 
-// label is what a text becomes as a label's value. Two texts can become one.
-func label(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
+// label is what a text becomes as a label's value: a person may read a scrape, too. Two
+// texts can become one.
+func label(text string) string { return printable.Line(strings.ToValidUTF8(text, "\uFFFD")) }
 
 // seconds makes a histogram of durations, with buckets of old and native ones: those
 // have a resolution of a tenth wherever the values are.
