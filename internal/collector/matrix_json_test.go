@@ -8,6 +8,7 @@ import (
 
 	"tetracast/exporter"
 	"tetracast/internal/udp/impair"
+	"tetracast/internal/udp/netns"
 	"tetracast/ledger"
 )
 
@@ -16,7 +17,7 @@ import (
 func TestLossOfJSON(t *testing.T) {
 	events := sampleEvents(t)
 	for i, share := range []float64{0.001, 0.01, 0.1, 0.5} {
-		t.Run(fmt.Sprint(share), func(t *testing.T) {
+		t.Run(fmt.Sprint(share), netns.Twice(func(t *testing.T) (lost string) {
 			var dropped, goodbyes atomic.Uint64
 			watch := func(d []byte, times int, _ bool) {
 				about := bytes.HasPrefix(d, []byte(`{"@timestamp"`))
@@ -32,7 +33,7 @@ func TestLossOfJSON(t *testing.T) {
 			truth := passed()
 			e, c := r.end()
 			if truth.Missed > 0 || c.Observed.SocketDropped > 0 {
-				t.Skip("SKIPPED, NOT TESTED: a socket of the test itself lost datagrams, for the machine is too busy")
+				return "a socket of the test itself lost datagrams"
 			}
 			if goodbyes.Load() == 0 {
 				t.Skip("SKIPPED, NOT TESTED: the network took all three goodbyes")
@@ -41,6 +42,7 @@ func TestLossOfJSON(t *testing.T) {
 			if s.Missing == nil || *s.Missing != dropped.Load() || s.Received != e.Streams[0].Sent-dropped.Load() || s.Ended != ledger.EndedGoodbye {
 				t.Errorf("sent %d, of which the network dropped %d; the account says %+v", e.Streams[0].Sent, dropped.Load(), s)
 			}
-		})
+			return ""
+		}))
 	}
 }
