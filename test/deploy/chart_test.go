@@ -43,6 +43,8 @@ var cases = []struct{ name, values string }{
 	{"existing-secret", image + "key: {existingSecret: fleet}\n"},
 	{"exporter", image + "collect: {enabled: false}\nexport: {destinations: ['rsyslog://log.example', 'frame://collector.example?compression=zstd']}\n"},
 	{"collector", image + keyed + "export: {enabled: false}\ncollect: {replicas: 3, write: /var/lib/tetracast/events.jsonl, service: {type: LoadBalancer, loadBalancerSourceRanges: [192.0.2.0/24]}, probes: {enabled: true}, networkPolicy: {sources: [{ipBlock: {cidr: 192.0.2.0/24}}], monitoring: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}}\n"},
+	{"file", image + keyed + "export: {file: {enabled: true}}\n"},
+	{"file-1.4", version("1.4") + image + keyed + "export: {file: {enabled: true, path: /var/run/cilium/tetragon/tetragon.log, hostPaths: [/var/run/cilium/tetragon]}}\n"},
 	{"monitored", image + keyed + all},
 }
 
