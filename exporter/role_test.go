@@ -50,11 +50,15 @@ func TestEndWhileACallerSends(t *testing.T) {
 	cancel()
 	time.Sleep(20 * time.Millisecond)
 	close(socket.release)
-	if err := errors.Join(<-sent, <-ran); err != nil {
+	// On a machine that is slow the second event comes after the end.
+	if err := <-sent; err != nil && !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
-	if s := check(t, e).Streams[0]; s.Sent != 2 {
-		t.Errorf("%+v", s)
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
+	if a := check(t, e); a.Streams[0].Sent+a.Dropped[ledger.Shutdown] != 2 {
+		t.Errorf("%+v", a)
 	}
 }
 
