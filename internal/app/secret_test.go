@@ -132,7 +132,7 @@ func TestSecondDocument(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := ReadFiles(path, map[string]*pflag.FlagSet{"collect": flags})
+		_, err := ReadFiles(path, "collect", flags, []string{"collect"})
 		return err
 	}
 	for _, text := range []string{"", "# nothing\n", "---\ncollect:\n  listen: a:1\n", "collect: {listen: a:1}\n"} {
