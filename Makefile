@@ -1,5 +1,5 @@
 # What a developer types. .ci/run is what has to pass.
-.PHONY: check test race bench bench-gate bench-metadata-page fuzz kills torture soak interop package update
+.PHONY: check test race bench bench-gate bench-metadata-page fuzz kills restarts torture soak interop package update
 
 PEERS ?= $(HOME)/.cache/tetracast-peers
 
@@ -44,6 +44,9 @@ kills: ## kill -9 in the middle of writing the metadata file, 200 times
 torture: ## the file source for five minutes: rotation, compression, retention, kill -9, a slow destination; and many random worlds
 	TETRACAST_TORTURE=5m go test -count=1 ./cmd/tetracast -run TestFileTorture -v -timeout 10m
 	TETRACAST_WORLDS=2000 go test -count=1 ./internal/source/filetail -run TestWorld -timeout 15m
+
+restarts: ## export ended fifty times by SIGKILL and fifty in order, under full load, held against a witness
+	TETRACAST_RESTARTS=50 go test -count=1 ./cmd/tetracast -run 'TestKills|TestRestarts' -v -timeout 20m
 
 soak: ## the long runs: ten minutes with faults coming and going, millions of datagrams and of junk
 	TETRACAST_SOAK=10m go test ./cmd/tetracast -run TestSoak -v -timeout 15m

@@ -43,6 +43,7 @@ func (s *stream) keepPending(b *datagram.Batch, from int) {
 		}
 		if s.pending.held+bytes > s.QueueBytes {
 			s.refuse(ledger.DestinationFull, events)
+			s.unsent.refuse(s.pending.events, uint64(events))
 		} else {
 			s.pending.keep(b, from, n)
 		}
@@ -86,6 +87,7 @@ func (s *stream) sendBatch(now time.Time) (done int) {
 func (s *stream) loseFirst(b *datagram.Batch, i int, reason ledger.Reason) (datagrams int) {
 	datagrams, _, events := b.Rest(i)
 	s.refuse(reason, events)
+	s.unsent.pass(uint64(events))
 	return datagrams
 }
 
@@ -101,6 +103,7 @@ func (s *stream) refuse(reason ledger.Reason, events int) {
 func (s *stream) trySend(b *datagram.Batch, done int, now time.Time) int {
 	s.tooWide = false
 	for done < len(b.Datagrams) {
+		s.offering(b.Events[done:])
 		sent, err := s.conn.Send(b.Datagrams[done:])
 		s.heed(now)
 		if sent > 0 {
@@ -108,11 +111,13 @@ func (s *stream) trySend(b *datagram.Batch, done int, now time.Time) int {
 		}
 		for range sent {
 			s.counts.sent += uint64(b.Events[done])
+			s.unsent.pass(uint64(b.Events[done]))
 			s.counts.bytes += uint64(len(b.Datagrams[done]))
 			s.counts.datagrams++
 			s.countSize(len(b.Datagrams[done]))
 			done++
 		}
+		s.offered(b, err)
 		if err == nil {
 			s.up(now)
 			continue
@@ -234,6 +239,7 @@ func (s *stream) abandon() {
 	left := int(s.pending.events) + s.waiting()
 	s.abandoned = s.abandoned || left > 0
 	s.refuse(ledger.Shutdown, left)
+	s.unsent.pass(uint64(left))
 	s.pending.cut(len(s.pending.Datagrams), false)
 	s.packer.Flush(&s.batch) // so that the goodbye does not carry what was just given up
 	s.batch.Reset()

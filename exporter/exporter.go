@@ -72,6 +72,18 @@ type UDPExporter struct {
 	page          *ledger.Page       // nil: none is kept
 	stopRun       context.CancelFunc // ends Run; nil before Run
 
+	predecessors []*predecessor
+	clock        hostClock
+	gap          time.Duration // of Gap
+	gapUnknown   bool
+	noted        ledger.Before // what was lost before us, for the page
+	notedAt      time.Time
+	counted      ledger.Moment // every event up to it was counted
+	subscribed   time.Time     // last; zero: never
+	unnoted      bool          // what was lost until the first event since then is not in noted
+	firstTake    time.Time     // of that event; zero: none came
+	countedNext  ledger.Moment // what counted is when it is
+
 	changing sync.Mutex // one SetDestinations at a time
 
 	leaving chan struct{}         // tells keepStored that there is something to leave; capacity 1
@@ -118,6 +130,7 @@ func newExporter(config Config, dial func(*stream, netip.AddrPort) (sender, erro
 	if e.worker.transcoder, err = NewTranscoder(config.TranscodeCacheBytes); err != nil {
 		return nil, err
 	}
+	e.worker.upstream = config.Upstream
 	if config.Measure != nil {
 		e.worker.sampler = &sampler{Measure: *config.Measure}
 	}
@@ -167,6 +180,7 @@ func (e *UDPExporter) QueuedBytes() int {
 func (e *UDPExporter) take(events [][]byte, f form) error {
 	own, void, policy := e.look(events, f)
 	left := own | void
+	happened := e.happened(events, f)
 	now := time.Now()
 	e.mu.Lock()
 	e.seen += uint64(len(events))
@@ -174,13 +188,16 @@ func (e *UDPExporter) take(events [][]byte, f form) error {
 	e.dropped[ledger.Invalid] += void.count()
 	if e.closed {
 		e.dropped[ledger.Shutdown] += uint64(len(events)) - left.count()
+		e.storeIntake()
 		e.mu.Unlock()
 		return ErrClosed
 	}
 	quick := e.quick(now, len(events))
+	e.countUpTo(happened, now)
 	if !quick && !e.held && e.queue.empty() && size(events) <= inlineBytes && e.worker.ready(now) {
 		e.assume()
 		e.inHand = uint64(len(events)) - left.count()
+		e.storeIntake()
 		e.mu.Unlock()
 		for i, event := range events {
 			if !left.has(i) {
@@ -225,6 +242,7 @@ func (e *UDPExporter) SetTetragon(t Tetragon) {
 	e.tetragon = &t
 	e.clusterName = t.ClusterName
 	e.mu.Unlock()
+	e.noteChange(true)
 	select {
 	case e.leaving <- struct{}{}:
 	default: // it has been told already

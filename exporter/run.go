@@ -106,6 +106,7 @@ func (e *UDPExporter) Finish(ctx context.Context) error {
 
 // closeIntake makes the Send methods return ErrClosed from now on.
 func (e *UDPExporter) closeIntake() {
+	e.noteChange(false)
 	e.mu.Lock()
 	e.closed = true
 	e.arrange()

@@ -25,10 +25,12 @@ const (
 // Upstream is what an exporter cannot count itself, because it happened before
 // an event reached it.
 type Upstream struct {
-	Breaks    uint64             // of the subscription
-	BlindTime time.Duration      // without a subscription
-	Overlap   uint64             // events that may have come twice
-	Losses    map[string]*uint64 // by stage, as ledger.UpstreamStages names them; nil is unknown
+	Breaks    uint64        // of the subscription
+	BlindTime time.Duration // without a subscription
+	// BlindUnknown: there was more of it, and nobody knows how much.
+	BlindUnknown bool
+	Overlap      uint64             // events that may have come twice
+	Losses       map[string]*uint64 // by stage, as ledger.UpstreamStages names them; nil is unknown
 }
 
 // intake is what was counted, and learnt, before the streams.
@@ -55,10 +57,15 @@ func (s *stream) sums(in *intake) datagram.Sums {
 
 // counters are the stream's own figures, without those of intake.
 func (s *stream) counters() ledger.Counters {
-	return ledger.Counters{
+	c := ledger.Counters{
+		Destination: s.destinationKey, Began: s.before,
 		Stream: s.id, StartedAt: s.started, Dropped: s.counts.dropped, Refused: s.counts.refused,
 		LastNumber: s.number, Sent: s.counts.sent, Datagrams: s.counts.datagrams, Truncated: s.counts.truncated, Goodbye: s.saidGoodbye,
 	}
+	if s.parted {
+		c.Ended = s.until + 1
+	}
+	return c
 }
 
 // withIntake completes a stream's counters.
@@ -91,16 +98,13 @@ func (s *stream) statsOf(c *ledger.Counters, in *intake, now time.Time) *ledger.
 		Sent:          c.Sent,
 		Datagrams:     c.Datagrams,
 		Truncated:     c.Truncated,
-		Upstream:      map[string]*uint64{},
+		Upstream:      new(ledger.Losses).ByStage(),
 		Goodbye:       c.Goodbye,
 	}
 	for reason, n := range c.Dropped {
 		if n > 0 {
 			stats.Dropped[ledger.Reason(reason).String()] = n
 		}
-	}
-	for _, stage := range ledger.UpstreamStages() {
-		stats.Upstream[stage] = nil
 	}
 	return stats
 }
@@ -115,7 +119,8 @@ func (s *stream) sendStats(in *intake, now time.Time, goodbye bool) bool {
 	stats.ICMPAnswers = &answers
 	if s.upstream != nil {
 		up := s.upstream()
-		stats.SubscriptionBreaks, stats.BlindMS = up.Breaks, uint64(up.BlindTime.Milliseconds())
+		before := up.before()
+		setBefore(stats, &before)
 		for stage, n := range up.Losses {
 			stats.Upstream[stage] = n
 		}
@@ -128,17 +133,30 @@ func (s *stream) sendStats(in *intake, now time.Time, goodbye bool) bool {
 	return true
 }
 
-// reportPredecessor tells what the killed process before this one had counted on
-// a stream to the same destination, as the goodbye that it could not say.
+// setBefore states what was lost before the exporter.
+func setBefore(stats *ledger.AgentStats, before *ledger.Before) {
+	stats.SubscriptionBreaks = before.Breaks
+	if blind := uint64(before.BlindTime.Milliseconds()); !before.BlindUnknown {
+		stats.BlindMS = &blind
+	}
+	stats.Upstream = before.Losses.ByStage()
+}
+
+// reportPredecessor tells what a process that was killed had counted on a stream to
+// the same destination, as the goodbye that it could not say.
 func (s *stream) reportPredecessor(in *intake, now time.Time) {
 	for len(s.predecessors) > 0 {
-		c := &s.predecessors[0]
-		if dropped := c.Dropped.Total() + c.Excluded; c.Seen > dropped-c.Refused+c.LastNumber {
-			c.Dropped[ledger.Killed] = c.Seen - (dropped - c.Refused) - c.LastNumber
-		}
-		c.Goodbye = true
-		stats := s.statsOf(c, in, now)
+		p := s.predecessors[0]
+		stats := s.statsOf(&p.Counters, in, now)
+		setBefore(stats, &p.Before)
 		stats.ReportedBy = s.idText
+		stats.UptimeSeconds = uint64(max(0, p.Counted.Wall.Sub(p.StartedAt)/time.Second))
+		if p.Offered.Events > 0 {
+			stats.Offered = &p.Offered
+		}
+		if p.Streams > 1 {
+			stats.Stream, stats.Streams = "", p.Streams
+		}
 		if s.trySendLine(append(stats.AppendJSON(nil), '\n'), now, false) == 0 {
 			return
 		}
@@ -146,6 +164,7 @@ func (s *stream) reportPredecessor(in *intake, now time.Time) {
 			s.statsDue = now.Add(goodbyeSpacing)
 			return
 		}
+		s.told(p)
 		s.predecessors, s.reported = s.predecessors[1:], 0
 		s.statsDue = nextAnnounce(now, s.statsInterval)
 	}

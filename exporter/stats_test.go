@@ -67,7 +67,7 @@ func TestStats(t *testing.T) {
 			if s.Seen != 6 || s.LastNumber != 5 || s.Refused != 1 || s.Sent != 4 || s.Dropped["not_permitted"] != 1 || s.Dropped["untranscodable"] != 1 {
 				t.Errorf("%+v", s)
 			}
-			if s.SubscriptionBreaks != 2 || s.BlindMS != 1000 || *s.Upstream["ring_buffer"] != 5 || s.Upstream["bpf_missed"] != nil || s.ClusterName != "demo" {
+			if s.SubscriptionBreaks != 2 || s.BlindMS == nil || *s.BlindMS != 1000 || *s.Upstream["ring_buffer"] != 5 || s.Upstream["bpf_missed"] != nil || s.ClusterName != "demo" {
 				t.Errorf("%+v", s)
 			}
 			if s.Goodbye != (i >= 2) || s.Stream != account.Streams[0].Stream {

@@ -30,27 +30,32 @@ type stream struct {
 	conn       sender // nil until the destination's name is resolved
 	log        *slog.Logger
 
-	number  uint64         // of the last event that was packed
-	batch   datagram.Batch // what is being sent
-	pending pendingBatch   // what the destination did not take yet
-	counts  streamCounts
-	befell  befell
+	number    uint64         // of the last event that was packed
+	offeredTo uint64         // the highest of those that the kernel may have got, if it is among unsent
+	unsent    unsent         // numbers up to it
+	batch     datagram.Batch // what is being sent
+	pending   pendingBatch   // what the destination did not take yet
+	counts    streamCounts
+	befell    befell
 
-	hostname      string // as agent_init has it
-	started       time.Time
-	upstream      func() Upstream // may be nil
-	extra         datagram.Batch  // agent_stats on its way
-	statsInterval time.Duration   // between two of them; negative: none
-	statsDue      time.Time       // when the next one is due; never until the first agent_init
-	saidGoodbye   bool
-	predecessors  []ledger.Counters // streams of a killed process, to report
-	reported      int               // how often the first of them was
-	frameLimit    int               // the size of frames now, in bytes
-	plainRecord   bool              // the packer makes agent_init a datagram as it is
-	straight      bool              // agent_init may go by announceStraight: it is plain, and in memory
-	tooWide       bool              // of trySend: the next datagram is above the path MTU
-	shrunk        bool              // it is less than MaxDatagram because of the path
-	hold          hold              // of what the packer keeps
+	hostname       string // as agent_init has it
+	started        time.Time
+	upstream       func() Upstream // may be nil
+	extra          datagram.Batch  // agent_stats on its way
+	statsInterval  time.Duration   // between two of them; negative: none
+	statsDue       time.Time       // when the next one is due; never until the first agent_init
+	saidGoodbye    bool
+	predecessors   []*predecessor // to report
+	reported       int            // how often the first of them was
+	page           *ledger.Page   // of the exporter
+	destinationKey uint64         // in the page
+	slot           int            // in it
+	frameLimit     int            // the size of frames now, in bytes
+	plainRecord    bool           // the packer makes agent_init a datagram as it is
+	straight       bool           // agent_init may go by announceStraight: it is plain, and in memory
+	tooWide        bool           // of trySend: the next datagram is above the path MTU
+	shrunk         bool           // it is less than MaxDatagram because of the path
+	hold           hold           // of what the packer keeps
 
 	record      datagram.Batch // agent_init on its way
 	recordAlone [1][]byte      // likewise, of announceStraight
@@ -98,21 +103,23 @@ func newStream(d Destination, cache *metadata.Cache, c Config, host metadata.Fac
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand, Go 1.24)
 	s := &stream{
-		Destination:   d,
-		configured:    d,
-		id:            binary.BigEndian.Uint64(id[:]),
-		cache:         cache,
-		hostname:      metadata.NewEvent(host).Hostname,
-		started:       time.Now(),
-		interval:      c.MetadataInterval,
-		announceDue:   never,
-		statsInterval: c.StatsInterval,
-		statsDue:      never,
-		upstream:      c.Upstream,
-		hold:          hold{interval: c.FlushInterval},
-		trouble:       make(chan struct{}, 1),
-		pending:       pendingBatch{pool: udp.Pool{MaxBytes: d.QueueBytes / 4}},
-		log:           c.Logger.With("udp_destination", d.Address),
+		Destination:    d,
+		configured:     d,
+		id:             binary.BigEndian.Uint64(id[:]),
+		cache:          cache,
+		hostname:       metadata.NewEvent(host).Hostname,
+		started:        time.Now(),
+		unsent:         unsent{next: 1},
+		destinationKey: destinationKey(d.Address),
+		interval:       c.MetadataInterval,
+		announceDue:    never,
+		statsInterval:  c.StatsInterval,
+		statsDue:       never,
+		upstream:       c.Upstream,
+		hold:           hold{interval: c.FlushInterval},
+		trouble:        make(chan struct{}, 1),
+		pending:        pendingBatch{pool: udp.Pool{MaxBytes: d.QueueBytes / 4}},
+		log:            c.Logger.With("udp_destination", d.Address),
 	}
 	s.idText = streamIDText(s.id)
 	var err error

@@ -2,6 +2,7 @@ package exporter
 
 import (
 	"math/bits"
+	"sync/atomic"
 	"time"
 
 	"tetracast/datagram"
@@ -37,10 +38,14 @@ type worker struct {
 	lines      []byte    // the JSON lines of the events at hand, back to back
 	idle       int       // batches since the lines needed more than linesRoom
 	events     []event
-	intake     intake         // as of the last time the role was taken
-	final      bool           // nothing may be kept for a later datagram: intake is closed
-	packing    datagram.Event // here because what goes through an interface would be allocated
-	sampler    *sampler       // nil: nothing is measured
+	intake     intake          // as of the last time the role was taken
+	final      bool            // nothing may be kept for a later datagram: intake is closed
+	packing    datagram.Event  // here because what goes through an interface would be allocated
+	sampler    *sampler        // nil: nothing is measured
+	upstream   func() Upstream // nil: nobody knows
+	noted      ledger.Before   // what it last said, for the page
+	notedAt    time.Time
+	renote     atomic.Bool // it is to look again at once; set by intake
 	counts     workerCounts
 }
 
@@ -97,6 +102,7 @@ func (w *worker) add(bytes []byte, f form) {
 
 // finish packs and sends the events at hand, and agent_init where it is due.
 func (w *worker) finish(now time.Time) {
+	w.note(now)
 	for _, s := range w.streams {
 		s.setSums(&w.intake)
 	}

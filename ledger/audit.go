@@ -37,6 +37,9 @@ type Audit struct {
 	LateEvents uint64 // events that came behind the window, which were not used
 	Incomplete uint64 // events of which fragments were lost: part of missing
 	Goodbye    bool   // Announced and Sums are final
+	// Offered are events of a killed sender that it may have sent. Sums.Refused has
+	// them all.
+	Offered Offered
 	// Blind: the collector was killed after it had noted Announced; what came
 	// until the first datagram after that is unknown.
 	Blind bool
@@ -117,19 +120,20 @@ func (a *Audit) Receive(first, count uint64) (added uint64) {
 // Figures are what an audit comes to.
 type Figures struct {
 	Announced, Received, Refused, Missing, Unknown uint64
+	Sent                                           uint64 // those of Offered that were sent
 }
 
 // Figures settles the holes: those that the sender's own refusals explain are
 // refused, the others missing. Between two batches of the sender the split is
 // provisional, since it announces a refusal only with the next batch.
 func (a *Audit) Figures() Figures {
-	f := Figures{Announced: max(a.Announced, a.Received.Last()), Received: a.Received.Count()}
+	f := Figures{Announced: max(a.Announced, a.Received.Last()), Received: a.Received.Count(), Sent: a.Offered.sent(&a.Received)}
 	f.Unknown = a.Received.Holes(Range{First: 1, Last: min(a.Unknown.Folded.Through, f.Announced)}) // any of them may have come
 	for _, r := range a.Unknown.Runs {
 		f.Unknown += a.Received.Holes(Range{First: r.First, Last: min(r.Last, f.Announced)})
 	}
 	holes := f.Announced - f.Received - f.Unknown
-	f.Refused = min(a.Sums.Refused, holes)
+	f.Refused = min(a.Sums.Refused-min(a.Sums.Refused, f.Sent), holes)
 	f.Missing = holes - f.Refused
 	return f
 }
@@ -147,6 +151,7 @@ type Net struct {
 	Refused   uint64 `json:"refused"`   // likewise
 	Then      uint64 `json:"then"`      // Received, at the last agent_stats
 	Told      bool   `json:"told"`      // an agent_stats came
+	Offered   uint64 `json:"offered"`   // the part of Refused that may have been sent, by a sender that was killed
 	Goodbye   bool   `json:"goodbye"`
 	// Blind: the collector was killed in between, so what came is not all counted.
 	Blind bool `json:"blind"`
@@ -160,17 +165,25 @@ func (n *Net) Announce(stats *AgentStats) {
 	}
 	n.Told, n.Then = true, n.Received
 	n.Announced, n.Refused = stats.LastNumber, stats.Refused
+	if stats.Offered != nil {
+		n.Offered = min(stats.Offered.Events, n.Refused)
+	}
 	n.Goodbye = n.Goodbye || stats.Goodbye
 }
 
 // Figures returns what the audit comes to, and false if the stream sent no
 // agent_stats, or if more came than was announced, as from a network that
-// repeats datagrams.
+// repeats datagrams; or if some of what a killed sender may have sent did not come,
+// for without numbers nobody can tell whether it did.
 func (n *Net) Figures() (Figures, bool) {
 	f := Figures{Announced: n.Announced, Received: n.Received, Refused: n.Refused}
 	if !n.Goodbye { // what came since was announced, too
 		f.Announced += n.Received - n.Then
 	}
+	if f.Sent = n.Offered; f.Sent > 0 && f.Received != f.Announced-f.Refused+f.Sent {
+		return Figures{}, false
+	}
+	f.Refused -= f.Sent
 	if !n.Told || n.Blind || f.Announced < f.Received+f.Refused {
 		return Figures{}, false
 	}

@@ -309,7 +309,7 @@ func TestAgentStats(t *testing.T) {
 		Datagrams: 7, Upstream: map[string]*uint64{"bpf_missed": nil, "ring_buffer": &n}, Goodbye: true}
 	want := `{"@timestamp":"2026-01-02T03:04:05Z","event":"agent_stats","stream":"00000000000000ff","hostname":"node-1","cluster_name":"demo",` +
 		`"started_at":"2026-01-02T03:04:05Z","uptime_seconds":1,"seen":10,"excluded":1,"dropped":{"oversize":1,"refused":2},"refused":2,"last_number":8,` +
-		`"sent":6,"datagrams":7,"truncated":0,"icmp_answers":null,"subscription_breaks":0,"blind_ms":0,"upstream":{"bpf_missed":null,"ring_buffer":4},"goodbye":true}`
+		`"sent":6,"datagrams":7,"truncated":0,"icmp_answers":null,"subscription_breaks":0,"blind_ms":null,"upstream":{"bpf_missed":null,"ring_buffer":4},"goodbye":true}`
 	text := s.AppendJSON(nil)
 	if string(text) != want {
 		t.Errorf("%s\nwant %s", text, want)

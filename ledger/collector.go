@@ -56,6 +56,7 @@ type Agent struct {
 	Hostname string        `json:"hostname"` // empty: no agent_init came
 	Restarts uint64        `json:"restarts"`
 	Streams  []AgentStream `json:"streams"`
+	Away     Away          `json:"away"`
 }
 
 // AgentStream is one stream as the collector saw it. A nil figure is unknown,
@@ -91,6 +92,12 @@ type AgentStream struct {
 	// KeyHost is the host with whose key the stream is sealed: another host could choose
 	// the same id. Empty: no host's.
 	KeyHost string `json:"key_host,omitempty"`
+	// Heard is nil of a stream that was not heard itself, or is not trusted yet.
+	Heard *Heard `json:"heard,omitempty"`
+	// Offered are the events that the sender was giving to its kernel when it was
+	// killed. Sender and SenderDropped count those that were certainly sent as sent, and
+	// the others as killed. Nil: there were none.
+	Offered *Settled `json:"offered,omitempty"`
 }
 
 // name tells the stream from those of other hosts, whatever ids they choose.

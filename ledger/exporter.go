@@ -1,6 +1,9 @@
 package ledger
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Exporter is the account of one exporter process. Its JSON form is the file
 // that --account writes. All figures are events where the name does not say
@@ -19,8 +22,10 @@ type Exporter struct {
 	// The subscription to Tetragon. What happened while it was broken nobody
 	// can count, so its breaks and their length are stated.
 	SubscriptionBreaks uint64 `json:"subscription_breaks"`
-	BlindMS            uint64 `json:"blind_ms"` // milliseconds without a subscription
-	Overlap            uint64 `json:"overlap"`  // events that may have come twice, when filters were changed
+	// BlindMS is the milliseconds without a subscription: since its predecessor last
+	// counted, where it left that, and else since this process started. Nil is unknown.
+	BlindMS *uint64 `json:"blind_ms"`
+	Overlap uint64  `json:"overlap"` // events that may have come twice, when filters were changed
 
 	// LeftOut names fields without which the events are asked for, because Tetragon would
 	// break the subscription at each event that has one it cannot send; nil: none.
@@ -98,8 +103,29 @@ func (s *Stream) Add(o *Stream) {
 
 // UpstreamStages are the places where Tetragon can lose an event before an
 // exporter sees it, in the order an event passes them.
-func UpstreamStages() []string {
-	return []string{"bpf_missed", "ring_buffer", "event_queue", "listener_overflow_all_clients"}
+func UpstreamStages() []string { return slices.Clone(stages[:]) }
+
+var stages = [...]string{"bpf_missed", "ring_buffer", "event_queue", "listener_overflow_all_clients"}
+
+// Losses are what Tetragon lost by stage, in the order of UpstreamStages; nil is
+// unknown.
+type Losses [len(stages)]*uint64
+
+// LossesOf picks those of UpstreamStages.
+func LossesOf(byStage map[string]*uint64) (l Losses) {
+	for i, stage := range stages {
+		l[i] = byStage[stage]
+	}
+	return l
+}
+
+// ByStage returns them by name, each of them.
+func (l *Losses) ByStage() map[string]*uint64 {
+	all := make(map[string]*uint64, len(l))
+	for i, stage := range stages {
+		all[stage] = l[i]
+	}
+	return all
 }
 
 // Check returns nil if the account closes for each stream, and otherwise an

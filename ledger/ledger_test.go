@@ -121,11 +121,11 @@ func TestAccountShape(t *testing.T) {
 		}
 	}
 	f(Exporter{Side: "exporter", Upstream: map[string]*uint64{"ring_buffer": nil}, Streams: []Stream{{Stream: "00000000000000ff", Destination: "h:1"}}},
-		`{"side":"exporter","seen":0,"excluded":0,"dropped":{},"subscription_breaks":0,"blind_ms":0,"overlap":0,"upstream":{"ring_buffer":null},"observed":{"sndbuf_errors_netns":null,"icmp_answers":null},"closes":null,`+
+		`{"side":"exporter","seen":0,"excluded":0,"dropped":{},"subscription_breaks":0,"blind_ms":null,"overlap":0,"upstream":{"ring_buffer":null},"observed":{"sndbuf_errors_netns":null,"icmp_answers":null},"closes":null,`+
 			`"streams":[{"stream":"00000000000000ff","destination":"h:1","dropped":{},"sent":0,"queued":0,"datagrams":0,"bytes":0,"truncated":0}]}`)
 	f(Collector{Side: "collector", Agents: []Agent{{Hostname: "h", Streams: []AgentStream{{Stream: "s", Ended: EndedUnknown}}}}},
 		`{"side":"collector","datagrams":0,"bytes":0,"undecodable_datagrams":{},"observed":{"socket_dropped":0},`+
 			`"received":0,"dropped":{},"queued":0,"delivered":0,"closes":null,`+
 			`"agents":[{"hostname":"h","restarts":0,"streams":[{"stream":"s","announced":null,"received":0,"duplicate":null,"late":null,"incomplete":null,"missing":null,`+
-			`"refused_by_sender":null,"unknown":null,"ended":"unknown","sender":null}]}]}`)
+			`"refused_by_sender":null,"unknown":null,"ended":"unknown","sender":null}],"away":{"times":0,"ms":0}}]}`)
 }

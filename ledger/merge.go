@@ -53,7 +53,7 @@ func (s *AgentStream) settle(f Figures) {
 // The error is ErrNoUnion, or says which account does not close by itself.
 func Merge(accounts ...Collector) (Collector, error) {
 	total := Collector{Side: "collector"}
-	u := union{agents: map[string]*Agent{}, at: map[string]*united{}}
+	u := union{agents: map[string]*Agent{}, at: map[string]*united{}, several: map[string]bool{}}
 	for i := range accounts {
 		c := &accounts[i]
 		if err := c.Check(); err != nil {
@@ -125,6 +125,8 @@ type union struct {
 	agents map[string]*Agent  // by hostname, without their streams
 	at     map[string]*united // numbered streams, by name
 	others []united           // streams without numbers
+	// several are the agents that more than one collector heard.
+	several map[string]bool
 }
 
 // united is a stream and whose it is.
@@ -138,8 +140,10 @@ type united struct {
 func (u *union) add(a *Agent) (both uint64, err error) {
 	agent := u.agents[a.Hostname]
 	if agent == nil {
-		agent = &Agent{Hostname: a.Hostname}
+		agent = &Agent{Hostname: a.Hostname, Away: a.Away}
 		u.agents[a.Hostname] = agent
+	} else {
+		u.several[a.Hostname] = true
 	}
 	agent.Restarts = max(agent.Restarts, a.Restarts)
 	for _, s := range a.Streams {
@@ -215,6 +219,9 @@ func (u *union) all() []Agent {
 			continue // another collector knew whose they are
 		}
 		slices.SortFunc(a.Streams, func(x, y AgentStream) int { return cmp.Compare(x.Stream, y.Stream) })
+		if u.several[name] {
+			a.Away = awayOf(a.Streams) // one of them may have heard it while it was away for another
+		}
 		all = append(all, *a)
 	}
 	return all
@@ -241,14 +248,20 @@ func unite(t, s *AgentStream) (both uint64, err error) {
 			audit.Unknown.Add(Range{First: *after + 1, Last: audit.Announced})
 		}
 	}
-	audit.Sums.Refused = max(t.Sender["refused"], s.Sender["refused"])
+	told, other := t.unsettled(), s.unsettled()
+	audit.Sums.Refused = max(told.Sender["refused"], other.Sender["refused"])
+	for _, o := range []*Settled{t.Offered, s.Offered} {
+		if o != nil {
+			audit.Offered = o.Offered
+		}
+	}
 	audit.Duplicates = value(t.Duplicate) + value(s.Duplicate)
 	audit.LateEvents = value(t.Late) + value(s.Late)
 	audit.Incomplete = value(t.Incomplete) + value(s.Incomplete)
 	audit.Goodbye = t.Ended == EndedGoodbye || s.Ended == EndedGoodbye
-	newest := *t
-	if s.Sender["seen"] > t.Sender["seen"] {
-		newest = *s
+	newest := told
+	if other.Sender["seen"] > told.Sender["seen"] || t.Offered == nil && s.Offered != nil {
+		newest = other
 	}
 	blind := t.BlindAfter
 	if s.BlindAfter != nil && (blind == nil || *s.BlindAfter < *blind) {
@@ -258,11 +271,12 @@ func unite(t, s *AgentStream) (both uint64, err error) {
 	if started == nil {
 		started = s.StartedAt
 	}
-	keyHost := t.KeyHost
+	keyHost, heard := t.KeyHost, heardBoth(t.Heard, s.Heard)
 	*t = audit.Stream(t.Stream)
-	t.KeyHost = keyHost
+	t.KeyHost, t.Heard = keyHost, heard
 	t.BlindAfter, t.StartedAt = blind, started
 	t.Sender, t.SenderDropped, t.Upstream = newest.Sender, newest.SenderDropped, newest.Upstream
+	t.Settle(audit.Offered, audit.Figures().Sent)
 	return both, nil
 }
 

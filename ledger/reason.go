@@ -58,8 +58,9 @@ const (
 	// TooLong (collector): longer than the collector's limits allow.
 	TooLong
 
-	// Killed (exporter): in the queue of a process that was killed. Its successor
-	// counts it, from the counters that outlived the process.
+	// Killed (exporter): in a process that was killed, not yet sent, or being sent
+	// and not received. Its successor counts it, from the counters that outlived the
+	// process.
 	Killed
 	// Shutdown (both): still queued when the time to stop was over.
 	Shutdown

@@ -31,13 +31,20 @@ type AgentStats struct {
 	Truncated          uint64             `json:"truncated"`
 	ICMPAnswers        *uint64            `json:"icmp_answers"` // of hosts and routers to its datagrams; nil is unknown
 	SubscriptionBreaks uint64             `json:"subscription_breaks"`
-	BlindMS            uint64             `json:"blind_ms"`
+	BlindMS            *uint64            `json:"blind_ms"` // as Exporter.BlindMS; nil is unknown
 	Upstream           map[string]*uint64 `json:"upstream"` // by stage; nil is unknown
 	// Goodbye: no event of the stream follows, and the figures are final.
 	Goodbye bool `json:"goodbye,omitempty"`
 	// ReportedBy is set where a process reports for its predecessor, which was
 	// killed: the stream id under which it does so itself.
 	ReportedBy string `json:"reported_by,omitempty"`
+	// Offered are events of such a predecessor of which nobody on its side knows
+	// whether they were sent. They are counted as dropped, killed, and not in Sent. Nil:
+	// there were none.
+	Offered *Offered `json:"offered,omitempty"`
+	// Streams is set where the figures are the sum of so many streams, of predecessors
+	// too many to be told one by one; Stream is then empty.
+	Streams uint64 `json:"streams,omitempty"`
 }
 
 // AppendJSON appends the event as one JSON object without a newline.
@@ -73,7 +80,11 @@ const (
 
 // check holds the figures to [MaxNumber], and what is told by name to its bounds.
 func (s *AgentStats) check() error {
-	for _, n := range [...]uint64{s.UptimeSeconds, s.Seen, s.Excluded, s.Refused, s.LastNumber, s.Sent, s.Datagrams, s.Truncated, s.SubscriptionBreaks, s.BlindMS} {
+	var offered Offered
+	if s.Offered != nil {
+		offered = *s.Offered
+	}
+	for _, n := range [...]uint64{offered.First, offered.Last, offered.Events, s.Streams, s.UptimeSeconds, s.Seen, s.Excluded, s.Refused, s.LastNumber, s.Sent, s.Datagrams, s.Truncated, s.SubscriptionBreaks, value(s.BlindMS)} {
 		if n > MaxNumber {
 			return fmt.Errorf("the figure %d, at most %d", n, uint64(MaxNumber))
 		}

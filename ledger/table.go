@@ -19,16 +19,16 @@ func (c *Collector) appendTable(dst []byte) []byte {
 	var out bytes.Buffer
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row := func(cells ...string) { fmt.Fprintf(w, "  %s\t\n", strings.Join(cells, "\t")) }
-	row("lost in", "kernel", "ring buffer", "Tetragon", "exporter", "network", "socket", "queue", "sink", "received")
+	row("lost in", "kernel", "ring buffer", "Tetragon", "exporter", "network", "socket", "queue", "sink", "received", "away")
 	var all loss
 	for i := range c.Agents {
 		l := c.Agents[i].loss()
 		all.add(&l)
-		row(append(append([]string{nameOf(&c.Agents[i])}, l.cells()...), "-", "-", "-", fmt.Sprint(l.received))...)
+		row(append(append([]string{nameOf(&c.Agents[i])}, l.cells()...), "-", "-", "-", fmt.Sprint(l.received), l.away.String())...)
 	}
 	unusable := c.Dropped[UnknownDictionary] + c.Dropped[Broken] + c.Dropped[TooLong]
 	row(append(append([]string{"in all"}, all.cells()...), fmt.Sprintf("%d*", c.Observed.SocketDropped),
-		fmt.Sprint(c.Dropped[SinkFull]+c.Dropped[Shutdown]+unusable), fmt.Sprint(c.Dropped[SinkFailed]), fmt.Sprint(c.Received))...)
+		fmt.Sprint(c.Dropped[SinkFull]+c.Dropped[Shutdown]+unusable), fmt.Sprint(c.Dropped[SinkFailed]), fmt.Sprint(c.Received), all.away.String())...)
 	_ = w.Flush() // a buffer takes all
 	dst = append(dst, out.Bytes()...)
 	if len(all.reasons) > 0 {
@@ -50,12 +50,13 @@ type loss struct {
 	kernel, ring, tetragon, exporter, network *uint64
 	reasons                                   map[string]uint64
 	received                                  uint64
+	away                                      Away
 }
 
 // loss sums the agent's streams. What Tetragon itself lost is told by each stream
 // to the same agent alike, so it is the largest, not the sum, of those.
 func (a *Agent) loss() (l loss) {
-	l.reasons = map[string]uint64{}
+	l.reasons, l.away = map[string]uint64{}, a.Away
 	for i := range a.Streams {
 		s := &a.Streams[i]
 		l.received += s.Received
@@ -78,6 +79,7 @@ func (l *loss) add(other *loss) {
 	l.kernel, l.ring, l.tetragon = plus(l.kernel, other.kernel), plus(l.ring, other.ring), plus(l.tetragon, other.tetragon)
 	l.exporter, l.network = plus(l.exporter, other.exporter), plus(l.network, other.network)
 	l.received += other.received
+	l.away.Add(other.away)
 	if l.reasons == nil {
 		l.reasons = map[string]uint64{}
 	}

@@ -35,8 +35,8 @@ func (e *Exporter) AppendText(dst []byte) []byte {
 	if len(e.LeftOut) > 0 {
 		dst = fmt.Appendf(dst, "  asked for without %s: Tetragon breaks the subscription at such a text that is not UTF-8\n", strings.Join(e.LeftOut, ", "))
 	}
-	return fmt.Appendf(dst, "  subscription breaks %d, blind %d ms; observed: the network namespace had no buffers for %s, ICMP answers: %s\n",
-		e.SubscriptionBreaks, e.BlindMS, figure(e.Observed.SndbufErrors), byName(e.Observed.ICMPAnswers))
+	return fmt.Appendf(dst, "  subscription breaks %d, blind %s ms; observed: the network namespace had no buffers for %s, ICMP answers: %s\n",
+		e.SubscriptionBreaks, figure(e.BlindMS), figure(e.Observed.SndbufErrors), byName(e.Observed.ICMPAnswers))
 }
 
 // AppendText appends the account as lines for an operator, who reads from the

@@ -1,5 +1,7 @@
 package transcode
 
+import "time"
+
 // KindOf returns the kind of the GetEventsResponse in wire, and the bytes of its
 // member of the oneof, which point into wire. It looks at the message's own
 // fields and not into them, at a tenth of what [Scan] costs. The kind is 0 where
@@ -17,6 +19,23 @@ func KindOf(wire []byte) (kind Kind, member []byte) {
 	}
 	return kind, member
 }
+
+// TimeOf returns when an event happened, by its host's clock, and false if it does
+// not say. It looks at the outermost fields alone.
+func TimeOf(wire []byte) (at time.Time, ok bool) {
+	var s Summary
+	for i := 0; i < len(wire); {
+		number, _, v, end := next(wire, i)
+		if end < 0 || number == fieldTime && !s.scanTime(v) {
+			return time.Time{}, false
+		}
+		i = end
+	}
+	return time.Unix(s.Seconds, int64(s.Nanos)), s.HasTime
+}
+
+// fieldTime is GetEventsResponse.time, tetragon/events.proto of Tetragon v1.7.0.
+const fieldTime = 1001
 
 // eventKinds has the bit of each kind whose number is below 64.
 const eventKinds = 1<<KindProcessExec | 1<<KindProcessExit | 1<<KindProcessKprobe | 1<<KindProcessTracepoint | 1<<KindProcessLoader |

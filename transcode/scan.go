@@ -150,7 +150,7 @@ func (s *Summary) scanEvent(wire []byte) bool {
 		switch {
 		case number == 1000:
 			s.Node = v
-		case number == 1001:
+		case number == fieldTime:
 			if !s.scanTime(v) {
 				return false
 			}

@@ -135,8 +135,8 @@ func TestServerMisbehaves(t *testing.T) {
 	}
 	r := read(t, collect, account)
 	wantEvents(t, r.events, append(want[:len(want):len(want)], want...))
-	if r.exporter.SubscriptionBreaks != 5 || r.exporter.BlindMS == 0 || r.exporter.Seen != 2*uint64(len(want)) {
-		t.Errorf("breaks %d, blind %d ms, seen %d", r.exporter.SubscriptionBreaks, r.exporter.BlindMS, r.exporter.Seen)
+	if r.exporter.SubscriptionBreaks != 5 || r.exporter.BlindMS == nil || *r.exporter.BlindMS == 0 || r.exporter.Seen != 2*uint64(len(want)) {
+		t.Errorf("breaks %d, blind %v ms, seen %d", r.exporter.SubscriptionBreaks, r.exporter.BlindMS, r.exporter.Seen)
 	}
 	if len(r.agentInits) != 2 || !strings.Contains(r.agentInits[0], "v1.6.1") || !strings.Contains(r.agentInits[1], "v1.7.0") {
 		t.Errorf("agent_init: %q", r.agentInits)

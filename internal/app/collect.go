@@ -70,7 +70,7 @@ func (c *CollectConfig) AddFlags(flags *pflag.FlagSet) {
 	c.Write.addFlags(flags)
 	flags.DurationVar(&c.ExitIdle, "exit-idle", 0, "exit when nothing came for so long, after the first datagram; 0: never")
 	flags.StringVar(&c.AccountFile, "account", "", "write the account as JSON to this file at the end and on SIGUSR1")
-	flags.StringVar(&c.StateDir, "state-dir", "", "folder for what is known of the senders, saved every second, so that a restart goes on from there; empty: none")
+	flags.StringVar(&c.StateDir, "state-dir", "", "folder for what is known of the senders, saved every second, so that a restart goes on from there, made if it is missing; empty: none")
 	flags.IntVar(&c.ReceiveBufferBytes, "receive-buffer-size", collector.DefaultReceiveBufferBytes, "socket receive buffer to ask for, in bytes")
 	flags.IntVar(&c.QueueBytes, "queue-bytes", collector.DefaultQueueBytes, "the most bytes of events that wait for the output; what does not fit is dropped as sink_full")
 	flags.IntVar(&c.Sockets, "sockets", 1, "sockets that share the address, each read by a goroutine of its own")
@@ -92,6 +92,11 @@ func Collect(ctx context.Context, c CollectConfig, streams Streams) error {
 	if err != nil {
 		return err
 	}
+	release, err := holdStateDir(c.StateDir, "collect")
+	if err != nil {
+		return err
+	}
+	defer release()
 	tuneRuntime(0, int64(c.QueueBytes)+collectMemory, log)
 	if limit, file := memoryLimit("/proc/self/cgroup", "/sys/fs/cgroup"); limit > 0 && uint64(c.QueueBytes) > limit {
 		log.Warn("The queue may grow beyond the memory of the control group, and the kernel would then end this process",

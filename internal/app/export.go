@@ -64,7 +64,7 @@ func (c *ExportConfig) AddFlags(flags *pflag.FlagSet) {
 	c.Metrics.addFlags(flags, DefaultExportMetrics)
 	flags.DurationVar(&c.StatsInterval, "stats-interval", -1, "time between two agent_stats, the account as an event, give or take a tenth; -1ns: 10s in frames, else 60s; 0: none, and no goodbye")
 	flags.DurationVar(&c.FlushInterval, "flush-interval", exporter.DefaultFlushInterval, "the longest that an event waits for others to share its datagram, in formats that pack several; where fewer than 8 batches of events come in this time, none waits")
-	flags.StringVar(&c.StateDir, "state-dir", "", "folder for the counters that outlive a kill, so that the next process can tell the receivers; empty: none")
+	flags.StringVar(&c.StateDir, "state-dir", "", "folder for what outlives the process, made if it is missing: its counters, so that the next run can tell the receivers what was lost with it, and how long nothing was seen; empty: none")
 	flags.StringVar(&c.AccountFile, "account", "", "write the account as JSON to this file at the end and on SIGUSR1")
 
 	flags.StringVar(&c.Source, "source", "grpc", "where events come from: grpc; file:PATH, the file that Tetragon exports to, or a pattern for the logs of its containers, followed through their rotations; file: alone, Tetragon's file where it is found; or -, lines on standard input")
@@ -112,6 +112,11 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 		log.Warn("No event of the exporter itself is excluded, but those of its connection to Tetragon: with a policy on the network path it would export its own sends", "error", err)
 	}
 	tuneRuntime(exportProcs, int64(c.QueueBytes)+exportMemory, log)
+	release, err := holdStateDir(c.StateDir, "export")
+	if err != nil {
+		return err
+	}
+	defer release()
 	exporterConfig, err := c.exporterConfig(log, self)
 	if err != nil {
 		return err
@@ -139,6 +144,7 @@ func Export(ctx context.Context, c ExportConfig, streams Streams) error {
 		return Usage(err, formsHint)
 	}
 	defer func() { _ = out.Close() }()
+	in.missed(out.Gap())
 	if c.FailFast || !c.Reconnect {
 		if err := out.Resolve(ctx); err != nil && ctx.Err() == nil {
 			return Failed(err, "without --fail-fast and --reconnect=false the name is tried until it resolves")
@@ -198,7 +204,9 @@ func pump(ctx context.Context, in source.Source, give source.Take, out *exporter
 func exportAccount(out *exporter.UDPExporter, before exporter.Upstream) ledger.Exporter {
 	account := out.Account()
 	account.SubscriptionBreaks, account.Overlap = before.Breaks, before.Overlap
-	account.BlindMS = uint64(before.BlindTime.Milliseconds())
+	if blind := uint64(before.BlindTime.Milliseconds()); !before.BlindUnknown {
+		account.BlindMS = &blind
+	}
 	for stage, n := range before.Losses {
 		account.Upstream[stage] = n
 	}

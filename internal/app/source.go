@@ -23,6 +23,9 @@ type input struct {
 	give func(ctx context.Context, out *exporter.UDPExporter) source.Take
 	// lost tells what was lost before the exporter; the reader may be nil.
 	lost func(*upstream.Reader) exporter.Upstream
+	// missed says how long before nothing was seen; false: longer, and nobody knows how
+	// much.
+	missed func(before time.Duration, known bool)
 	// subscription tells of the subscription; nil: there is none.
 	subscription func() source.Stats
 	// files tells of the files that are followed; nil: there are none.
@@ -42,6 +45,9 @@ func (c *ExportConfig) open(log *slog.Logger, self *exporter.Self, out **exporte
 	in, err := c.openSource(log, self, out)
 	if err != nil {
 		return nil, err
+	}
+	if in.missed == nil {
+		in.missed = func(time.Duration, bool) {} // what is read was kept for us
 	}
 	if in.setFilters == nil {
 		in.setFilters = func(_ context.Context, next *ExportConfig) error { return next.refuseServerFlags() }
@@ -186,9 +192,18 @@ func (c *ExportConfig) openSubscription(log *slog.Logger, self *exporter.Self, o
 			}
 		}
 	}
-	return &input{Source: in, give: giveEvents, save: func() error { return nil }, setFilters: setFilters, subscription: in.Stats,
+	unknown := false
+	missed := func(before time.Duration, known bool) {
+		in.Missed(before)
+		unknown = !known
+	}
+	return &input{Source: in, give: giveEvents, missed: missed, save: func() error { return nil }, setFilters: setFilters, subscription: in.Stats,
 		version: func() string { return version.Load().(string) }, watch: watch,
-		lost: func(losses *upstream.Reader) exporter.Upstream { return lostBefore(in, losses) }}, nil
+		lost: func(losses *upstream.Reader) exporter.Upstream {
+			before := lostBefore(in, losses)
+			before.BlindUnknown = unknown
+			return before
+		}}, nil
 }
 
 func giveEvents(_ context.Context, out *exporter.UDPExporter) source.Take {

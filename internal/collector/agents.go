@@ -46,6 +46,7 @@ type agents struct {
 	killedAt time.Time
 	// evictedRestarts are those of hosts whose last stream was evicted.
 	evictedRestarts uint64
+	evictedAway     ledger.Away
 }
 
 // host is one agent's machine.
@@ -58,6 +59,7 @@ type host struct {
 	heard    time.Time // when something new came last; zero: nothing did that can be trusted
 	last     *stream   // it came of; nil: of one that the process before this one knew
 	silent   bool      // that was said
+	away     ledger.Away
 }
 
 // newAgents returns agents that keep so many streams of each sort at the most.
@@ -91,7 +93,7 @@ func (a *agents) source(addr netip.AddrPort, now time.Time) *stream {
 		if a.strangers.full() {
 			a.evict(a.strangers.victim(), now)
 		}
-		s = &stream{key: key}
+		s = &stream{key: key, first: now}
 		a.strangers.put(s)
 	}
 	if s.frames < probationFrames {
@@ -154,7 +156,7 @@ func (a *agents) numberedStream(name datagram.StreamName, sealed bool, now time.
 		s = a.probation.find(key)
 	}
 	if s == nil {
-		s = &stream{key: key, audit: new(ledger.Audit), sealed: sealed}
+		s = &stream{key: key, audit: new(ledger.Audit), sealed: sealed, first: now}
 		if h := a.hosts[name.Host]; name.Host != "" && h != nil && h.keyed && h.streams >= maxHostStreams {
 			a.evict(a.oldestOf(h), now)
 		}
@@ -202,6 +204,7 @@ func (a *agents) authenticate(s *stream) {
 		}
 		delete(a.hosts, h.name)
 		a.evictedRestarts += h.restarts
+		a.evictedAway.Add(h.away)
 	}
 	a.join(s, s.key.Host).keyed = true
 }
@@ -299,6 +302,7 @@ func (a *agents) leave(s *stream) {
 	}
 	if s.host.streams--; s.host.streams == 0 {
 		a.evictedRestarts += s.host.restarts
+		a.evictedAway.Add(s.host.away)
 		delete(a.hosts, s.host.name)
 	}
 	s.host = nil
@@ -359,6 +363,7 @@ func (a *agents) bind(s *stream, record []byte) {
 	if h.process != 0 && h.process != process && s.process != process {
 		h.restarts++
 	}
+	s.arrived = s.arrived || h.process == process // another stream of the same one
 	h.process, s.process = process, process
 }
 
@@ -421,18 +426,29 @@ func (a *agents) stats(s *stream, text []byte) (news bool) {
 	}
 	about := s
 	if stats.ReportedBy != "" {
-		if about = a.byID(stats.Stream, s.key.Host); about == nil || about.host == nil || about.host.name != stats.Hostname {
-			return true // nothing came of that stream, or it is not theirs to report on
+		if about = a.reportedOn(s, stats); about == nil {
+			// It is not theirs to report on, or a sum of streams; it is said three times.
+			id := cmp.Or(strings.Clone(stats.Stream[:min(len(stats.Stream), 16)]), "sum")
+			news, s.reported = s.reported != id, id
+			return news
 		}
 	} else if s.host == nil {
 		a.join(s, stats.Hostname) // its agent_init was lost
+		if began := s.heard.Add(-stats.Timestamp.Sub(stats.StartedAt)); began.Before(s.first) {
+			s.first = began // and what came before it, perhaps
+		}
 	}
 	news = !about.ended() || !stats.Goodbye
 	if about.audit != nil && !about.audit.Claim(stats.LastNumber, s.sealed) {
 		return news // too far ahead to be believed alone
 	}
-	about.told = toldBy(stats)
+	next := toldBy(stats)
+	next.keep(&about.told)
+	about.told = next
 	if about.audit != nil {
+		if stats.Offered != nil {
+			about.audit.Offered = *stats.Offered
+		}
 		if about.fresh && stats.StartedAt.After(a.forgotAt(about).Add(time.Minute)) {
 			about.audit.Unknown = ledger.Ranges{} // it is younger than that
 		}
@@ -447,6 +463,23 @@ func (a *agents) stats(s *stream, text []byte) (news bool) {
 		a.ids[about.id] = about
 	}
 	return news
+}
+
+// reportedOn returns the stream of a killed process that s reports on in its place,
+// or nil if it is none of the same host's. One of which nothing ever came begins now,
+// if it had a number: it was killed before.
+func (a *agents) reportedOn(s *stream, stats *ledger.AgentStats) *stream {
+	about := a.byID(stats.Stream, s.key.Host)
+	if about == nil && s.audit != nil && s.host != nil && s.host.name == stats.Hostname {
+		if id, ok := datagram.ParseStreamID([]byte(stats.Stream)); ok && id != 0 {
+			about = a.numberedStream(datagram.StreamName{ID: id, Host: s.key.Host}, s.key.Host != "", s.heard)
+			a.join(about, stats.Hostname)
+		}
+	}
+	if about == nil || about.host == nil || about.host.name != stats.Hostname {
+		return nil
+	}
+	return about
 }
 
 // byName returns the stream of that name, or nil. It does not make it the one
@@ -470,16 +503,6 @@ func (a *agents) byID(id, host string) *stream {
 		return nil
 	}
 	return a.byName(datagram.StreamName{ID: number, Host: host})
-}
-
-// toldBy returns what the account repeats of an agent_stats.
-func toldBy(s *ledger.AgentStats) told {
-	sums := s.Sums()
-	return told{Dropped: s.Dropped, Upstream: s.Upstream, Started: &s.StartedAt, Sender: map[string]uint64{
-		"seen": sums.Seen, "excluded": sums.Excluded, "dropped": sums.Dropped, "refused": sums.Refused,
-		"sent": s.Sent, "datagrams": s.Datagrams, "truncated": s.Truncated,
-		"subscription_breaks": s.SubscriptionBreaks, "blind_ms": s.BlindMS,
-	}}
 }
 
 // isUnknown says whether events came of which nobody knows whose they are.
@@ -534,14 +557,14 @@ func (a *agents) unsure() *addresses {
 func (a *agents) account() []ledger.Agent {
 	byHost := map[*host]*ledger.Agent{}
 	unsure := a.unsure()
-	evicted := ledger.Agent{Hostname: evictedName, Restarts: a.evictedRestarts}
+	evicted := ledger.Agent{Hostname: evictedName, Restarts: a.evictedRestarts, Away: a.evictedAway}
 	for _, t := range a.tables() {
 		t.all(func(s *stream) {
 			agent := byHost[s.host]
 			if agent == nil {
 				agent = &ledger.Agent{}
 				if s.host != nil {
-					agent.Hostname, agent.Restarts = s.host.name, s.host.restarts
+					agent.Hostname, agent.Restarts, agent.Away = s.host.name, s.host.restarts, s.host.away
 				}
 				byHost[s.host] = agent
 			}
@@ -560,7 +583,7 @@ func (a *agents) account() []ledger.Agent {
 		all = append(all, *agent)
 	}
 	slices.SortFunc(all, func(x, y ledger.Agent) int { return strings.Compare(x.Hostname, y.Hostname) })
-	if len(evicted.Streams) > 0 || evicted.Restarts > 0 {
+	if len(evicted.Streams) > 0 || evicted.Restarts > 0 || evicted.Away.Times > 0 {
 		all = append(all, evicted)
 	}
 	return all

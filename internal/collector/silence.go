@@ -12,6 +12,9 @@ import (
 // formats, give or take a tenth: at least four of them in a row have to be lost.
 const DefaultSilentAfter = 5 * time.Minute
 
+// farewellTime is how long a goodbye is said again.
+const farewellTime = time.Second
+
 // maxLookInterval is the longest between two looks for silent agents.
 const maxLookInterval = 10 * time.Second
 
@@ -102,6 +105,10 @@ func (c *Collector) heardFrom(s *stream, now time.Time) {
 	if h == nil || s.table == c.agents.probation {
 		return // whoever it is, it may be anybody
 	}
+	if s.farewell && now.Sub(s.news) < farewellTime {
+		return // the goodbye is said again: nothing was counted any more
+	}
+	s.farewell = s.ended()
 	if h.silent {
 		h.silent = !c.say(&ledger.AgentSilence{Event: ledger.EventAgentBack, Hostname: h.name, Stream: s.idText(), LastHeard: &h.heard}, h.heard, now)
 	} else if h.heard.IsZero() {
@@ -110,7 +117,11 @@ func (c *Collector) heardFrom(s *stream, now time.Time) {
 			c.say(&ledger.AgentSilence{Event: ledger.EventAgentBack, Hostname: h.name, Stream: s.idText()}, c.silence.began, now)
 		}
 	}
-	h.heard, h.last = now, s
+	if !s.arrived {
+		s.arrived = true
+		h.away.Note(h.heard, s.first)
+	}
+	h.heard, h.last, s.news = now, s, now
 }
 
 // say queues the event; it is none of Tetragon's. It returns false if there is no

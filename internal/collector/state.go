@@ -38,6 +38,7 @@ type state struct {
 	Evicted         []ledger.AgentStream `json:"evicted"`
 	Unfinished      []ledger.AgentStream `json:"unfinished"`
 	EvictedRestarts uint64               `json:"evicted_restarts"`
+	EvictedAway     ledger.Away          `json:"evicted_away,omitzero"`
 }
 
 type savedHost struct {
@@ -46,7 +47,8 @@ type savedHost struct {
 	Restarts uint64 `json:"restarts"`
 	Keyed    bool   `json:"keyed,omitempty"`
 	// Heard is when something new came of it last; zero: nothing did.
-	Heard time.Time `json:"heard,omitzero"`
+	Heard time.Time   `json:"heard,omitzero"`
+	Away  ledger.Away `json:"away,omitzero"`
 }
 
 // savedStream is a stream with numbers. Its window begins anew behind the newest
@@ -67,6 +69,7 @@ type savedStream struct {
 	Incomplete uint64        `json:"incomplete"`
 	Goodbye    bool          `json:"goodbye"`
 	Told       told          `json:"told"`
+	Heard      *ledger.Heard `json:"heard,omitempty"`
 }
 
 // savedSource is a stream without numbers.
@@ -76,19 +79,20 @@ type savedSource struct {
 	ID       string         `json:"stream"`
 	Net      ledger.Net     `json:"net"`
 	Told     told           `json:"told"`
+	Heard    *ledger.Heard  `json:"heard,omitempty"`
 }
 
 // snapshot returns what is known now. Its totals count what waits for the sink
 // as Queued. Called with the lock.
 func (c *Collector) snapshot() *state {
-	s := &state{Version: stateVersion, Totals: c.account, EvictedRestarts: c.agents.evictedRestarts}
+	s := &state{Version: stateVersion, Totals: c.account, EvictedRestarts: c.agents.evictedRestarts, EvictedAway: c.agents.evictedAway}
 	s.Totals.Queued = c.queue.events()
 	s.Totals.Observed.SocketDropped = c.socketDropped + c.socketDroppedBefore
 	if !c.received {
 		s.Totals.Observed.SocketDropped += c.in.dropped()
 	}
 	for _, h := range c.agents.hosts {
-		s.Hosts = append(s.Hosts, savedHost{Name: h.name, Process: h.process, Restarts: h.restarts, Keyed: h.keyed, Heard: h.heard.UTC()})
+		s.Hosts = append(s.Hosts, savedHost{Name: h.name, Process: h.process, Restarts: h.restarts, Keyed: h.keyed, Heard: h.heard.UTC(), Away: h.away})
 	}
 	name := func(x *stream) string {
 		if x.host == nil {
@@ -101,14 +105,14 @@ func (c *Collector) snapshot() *state {
 		// The one silent longest first, so that putting them back keeps the order.
 		t.allFromOldest(func(x *stream) {
 			if x.audit == nil {
-				s.Sources = append(s.Sources, savedSource{Source: x.key.source, Hostname: name(x), ID: x.id, Net: x.net, Told: x.told})
+				s.Sources = append(s.Sources, savedSource{Source: x.key.source, Hostname: name(x), ID: x.id, Net: x.net, Told: x.told, Heard: x.heardAs()})
 				return
 			}
 			newest, _ := x.audit.Window.Newest()
 			s.Streams = append(s.Streams, savedStream{
 				ID: streamID(x.key.ID), KeyHost: x.key.Host, Hostname: name(x), Record: x.shared.record, Trusted: t == c.agents.frames, Newest: newest,
 				Numbers: x.audit.Received.Clone(), Unknown: x.audit.Unknown.Clone(), Sums: x.audit.Sums, Announced: x.audit.Announced,
-				Duplicate: x.audit.Duplicates, Late: x.audit.LateEvents, Incomplete: x.audit.Incomplete, Goodbye: x.audit.Goodbye, Told: x.told,
+				Duplicate: x.audit.Duplicates, Late: x.audit.LateEvents, Incomplete: x.audit.Incomplete, Goodbye: x.audit.Goodbye, Told: x.told, Heard: x.heardAs(),
 			})
 		})
 	}
@@ -300,6 +304,14 @@ func (s *state) check() error {
 	return nil
 }
 
+// resume takes over when the stream was heard.
+func (s *stream) resume(h *ledger.Heard) {
+	s.first = s.heard
+	if h != nil {
+		s.arrived, s.first, s.news = true, h.First, h.Last
+	}
+}
+
 // restore takes over a saved state.
 func (c *Collector) restore(s *state, now time.Time) {
 	c.account = s.Totals
@@ -314,7 +326,7 @@ func (c *Collector) restore(s *state, now time.Time) {
 		a.killedAt = now.UTC()
 		c.account.KilledAt = &a.killedAt
 	}
-	a.evictedRestarts = s.EvictedRestarts
+	a.evictedRestarts, a.evictedAway = s.EvictedRestarts, s.EvictedAway
 	for i, t := range a.tables() {
 		if i < len(s.Evicted) {
 			t.evicted = s.Evicted[i]
@@ -327,7 +339,7 @@ func (c *Collector) restore(s *state, now time.Time) {
 		}
 	}
 	for _, h := range s.Hosts {
-		a.hosts[h.Name] = &host{name: h.Name, process: h.Process, restarts: h.Restarts, keyed: h.Keyed, heard: h.Heard}
+		a.hosts[h.Name] = &host{name: h.Name, process: h.Process, restarts: h.Restarts, keyed: h.Keyed, heard: h.Heard, away: h.Away}
 	}
 	join := func(x *stream, hostname string) {
 		if hostname != "" {
@@ -344,12 +356,16 @@ func (c *Collector) restore(s *state, now time.Time) {
 			Duplicates: saved.Duplicate, LateEvents: saved.Late, Incomplete: saved.Incomplete,
 			Goodbye: saved.Goodbye, Blind: !s.Clean && !saved.Goodbye,
 		}}
+		if saved.Told.Offered != nil {
+			x.audit.Offered = *saved.Told.Offered
+		}
 		x.audit.Window.Resume(saved.Newest)
 		t := a.probation
 		if saved.Trusted {
 			t, x.frames = a.frames, probationFrames
 		}
 		a.putBack(t, x, now)
+		x.resume(saved.Heard)
 		a.authenticate(x)
 		if a.mayClaim(x, saved.Hostname) {
 			join(x, saved.Hostname)
@@ -359,6 +375,7 @@ func (c *Collector) restore(s *state, now time.Time) {
 		x := &stream{key: streamKey{source: saved.Source}, heard: now, id: saved.ID, net: saved.Net, told: saved.Told}
 		x.net.Blind = x.net.Blind || !s.Clean && !x.net.Goodbye
 		a.putBack(a.sources, x, now)
+		x.resume(saved.Heard)
 		if x.id != "" {
 			a.ids[x.id] = x
 		}

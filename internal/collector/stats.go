@@ -57,12 +57,13 @@ type Stats struct {
 	Repaired, UnknownFields, UnknownKinds, Fallbacks uint64               // events that were transcoded here, as in exporter.Stats
 	Memo                                             transcode.CacheStats // over all sockets
 
-	QueueBytes int // of lines that wait for the sink
-	Streams    int // known now
-	Agents     int // hosts known now
-	Silent     int // of them
-	Expected   int // hosts that Config.Expected names
-	Unseen     int // of them, those of which nothing came
+	QueueBytes int         // of lines that wait for the sink
+	Streams    int         // known now
+	Agents     int         // hosts known now
+	Silent     int         // of them
+	Expected   int         // hosts that Config.Expected names
+	Unseen     int         // of them, those of which nothing came
+	Away       ledger.Away // of all hosts
 	Sockets    []SocketStats
 
 	PerAgent []AgentStats // if asked for: by hostname, not sorted
@@ -82,6 +83,7 @@ type AgentStats struct {
 	Missing          uint64 // of the streams that tell
 	SenderDropped    uint64 // by its own account
 	Restarts         uint64
+	Away             ledger.Away
 	Heard            time.Time // zero: only by frames on probation
 	Silent, Farewell bool      // Farewell: what was heard last was a goodbye
 }
@@ -127,6 +129,10 @@ func (c *Collector) Stats(perAgent bool) Stats {
 		s.sumEvicted(&t.evicted)
 	}
 	s.Agents = len(c.agents.hosts)
+	s.Away = c.agents.evictedAway
+	for _, h := range c.agents.hosts {
+		s.Away.Add(h.away)
+	}
 	s.Silent, s.Unseen = c.silence.counts(c.agents)
 	s.Expected = len(c.silence.expected)
 	return s
@@ -179,7 +185,7 @@ func (s *Stats) sumEvicted(e *ledger.AgentStream) {
 // add adds a stream of the agent's.
 func (a *AgentStats) add(x *stream, f ledger.Figures) {
 	if h := x.host; h != nil {
-		a.Hostname, a.Restarts, a.Heard, a.Silent = h.name, h.restarts, h.heard, h.silent
+		a.Hostname, a.Restarts, a.Away, a.Heard, a.Silent = h.name, h.restarts, h.away, h.heard, h.silent
 		a.Farewell = h.last != nil && h.last.ended()
 	}
 	a.Received += f.Received

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"container/list"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -55,15 +56,21 @@ type stream struct {
 	net   ledger.Net    // where they do not
 	id    string        // that its agent_stats states; empty: none came
 	told  told
+	// reported is the stream that it last told of in the place of a killed process.
+	reported string
 
 	shared shared // with other collectors
 
-	fresh  bool      // first heard of after the collector had been killed; Unknown are the numbers before
-	frames int       // consistent ones, up to probationFrames
-	heard  time.Time // last
-	sealed bool      // its frames are
-	held   []byte    // a datagram too far ahead to be believed alone
-	heldAt place
+	fresh    bool      // first heard of after the collector had been killed; Unknown are the numbers before
+	frames   int       // consistent ones, up to probationFrames
+	first    time.Time // of the datagrams, or earlier, if its sender says that it began earlier
+	heard    time.Time // last
+	arrived  bool      // its host was heard by it
+	news     time.Time // when it was last
+	farewell bool      // that was a goodbye
+	sealed   bool      // its frames are
+	held     []byte    // a datagram too far ahead to be believed alone
+	heldAt   place
 }
 
 // told is what the account repeats of a stream's last agent_stats.
@@ -72,6 +79,64 @@ type told struct {
 	Dropped  map[string]uint64  `json:"dropped"`
 	Upstream map[string]*uint64 `json:"upstream"`
 	Started  *time.Time         `json:"started_at"`
+	Offered  *ledger.Offered    `json:"offered,omitempty"`
+}
+
+// toldBy returns what the account repeats of an agent_stats.
+func toldBy(s *ledger.AgentStats) told {
+	sums := s.Sums()
+	t := told{Dropped: s.Dropped, Upstream: s.Upstream, Started: &s.StartedAt, Offered: s.Offered, Sender: map[string]uint64{
+		"seen": sums.Seen, "excluded": sums.Excluded, "dropped": sums.Dropped, "refused": sums.Refused,
+		"sent": s.Sent, "datagrams": s.Datagrams, "truncated": s.Truncated, "subscription_breaks": s.SubscriptionBreaks,
+	}}
+	if s.BlindMS != nil {
+		t.Sender["blind_ms"] = *s.BlindMS
+	}
+	return t
+}
+
+// maxKeptNames bounds the reasons and stages that are known of a stream, whatever its
+// sender invents.
+const maxKeptNames = 32
+
+// keep takes over what the stream told before and does not know any more, or knows
+// less of: all figures only grow, and a successor may know less than was told.
+func (t *told) keep(before *told) {
+	if before.Started == nil || t.Started == nil || !before.Started.Equal(*t.Started) {
+		return
+	}
+	for name, n := range before.Sender {
+		t.Sender[name] = max(t.Sender[name], n)
+	}
+	for stage, n := range before.Upstream {
+		if now, known := t.Upstream[stage]; n != nil && (now == nil || *now < *n) && (known || len(t.Upstream) < maxKeptNames) {
+			if t.Upstream == nil {
+				t.Upstream = map[string]*uint64{}
+			}
+			t.Upstream[stage] = n
+		}
+	}
+	for reason, n := range before.Dropped {
+		if t.Dropped == nil {
+			t.Dropped = map[string]uint64{}
+		}
+		if now, known := t.Dropped[reason]; n > now && (known || len(t.Dropped) < maxKeptNames) {
+			t.Dropped[reason] = n
+		}
+	}
+	if t.Offered == nil {
+		t.Offered = before.Offered
+	}
+}
+
+// settled returns the stream with what became of the events that its sender was
+// giving to the kernel when it was killed.
+func (t *told) settled(a ledger.AgentStream, sent uint64) ledger.AgentStream {
+	if t.Offered != nil {
+		a.Sender, a.SenderDropped = maps.Clone(a.Sender), maps.Clone(a.SenderDropped)
+		a.Settle(*t.Offered, sent)
+	}
+	return a
 }
 
 // late counts events in the totals if the stream, which has them in its audit, was
@@ -107,17 +172,29 @@ func (s *stream) account(unsure bool) ledger.AgentStream {
 			a.Sender = s.told.Sender
 		}
 		a.SenderDropped, a.Upstream, a.StartedAt = s.told.Dropped, s.told.Upstream, s.told.Started
-		return a
+		a.Heard = s.heardAs()
+		return s.told.settled(a, s.audit.Figures().Sent)
 	}
 	a := ledger.AgentStream{Stream: s.idText(), Received: s.net.Received, Ended: ledger.EndedUnknown,
 		Sender: s.told.Sender, SenderDropped: s.told.Dropped, Upstream: s.told.Upstream, StartedAt: s.told.Started}
-	if f, ok := s.net.Figures(); ok && !unsure {
+	a.Heard = s.heardAs()
+	f, ok := s.net.Figures()
+	if ok && !unsure {
 		a.Announced, a.Missing, a.RefusedBySender = &f.Announced, &f.Missing, &f.Refused
 	}
 	if s.net.Goodbye {
 		a.Ended = ledger.EndedGoodbye
 	}
-	return a
+	return s.told.settled(a, f.Sent)
+}
+
+// heardAs says when something new came of the stream, or nil if nothing did that can
+// be trusted.
+func (s *stream) heardAs() *ledger.Heard {
+	if s.news.IsZero() {
+		return nil
+	}
+	return &ledger.Heard{First: s.first.UTC(), Last: s.news.UTC()}
 }
 
 // streamID is a stream id as accounts write it.

@@ -75,6 +75,9 @@ var (
 	agentGot   = collected.counter("collector_agent_received_events_total", "Events received of the agent's streams that are known now.", "hostname")
 	agentLost  = collected.gauge("collector_agent_missing_events", "Of these streams, as collector_missing_events.", "hostname")
 	agentShed  = collected.counter("collector_agent_dropped_events_total", "Events that the agent says it lost itself.", "hostname")
+	awayTimes  = collected.counter("collector_away_total", "Times that a host had no stream, from the last of one run of its exporter to the first of the next.")
+	awayTime   = collected.counter("collector_away_seconds_total", "Time in which it had none; what happened in it nobody counted.")
+	agentAway  = collected.counter("collector_agent_away_seconds_total", "Likewise of the agent.", "hostname")
 	agentStart = collected.counter("collector_agent_restarts_total", "Restarts of the agent.", "hostname")
 )
 
@@ -165,6 +168,8 @@ func (c *Collector) Collect(to chan<- prometheus.Metric) {
 	send(to, silent, s.Silent)
 	send(to, expected, s.Expected)
 	send(to, unseen, s.Unseen)
+	send(to, awayTimes, s.Away.Times)
+	send(to, awayTime, float64(s.Away.MS)/1000)
 	sendAgents(to, s.PerAgent)
 }
 
@@ -228,6 +233,7 @@ func sendAgents(to sending, all []collector.AgentStats) {
 		s.Missing += all[i].Missing
 		s.SenderDropped += all[i].SenderDropped
 		s.Restarts += all[i].Restarts
+		s.Away.Add(all[i].Away)
 		if name != others && s.Heard.IsZero() {
 			s.Heard = all[i].Heard // the latest one
 		}
@@ -238,6 +244,7 @@ func sendAgents(to sending, all []collector.AgentStats) {
 		send(to, agentLost, a.Missing, a.Hostname)
 		send(to, agentShed, a.SenderDropped, a.Hostname)
 		send(to, agentStart, a.Restarts, a.Hostname)
+		send(to, agentAway, float64(a.Away.MS)/1000, a.Hostname)
 		if !a.Heard.IsZero() {
 			send(to, agentHeard, float64(a.Heard.UnixMilli())/1000, a.Hostname)
 		}

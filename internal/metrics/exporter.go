@@ -20,7 +20,7 @@ var (
 	subscribed    = exported.gauge("exporter_subscribed", "Whether a subscription to Tetragon's events is there: 1 or 0.")
 	subscriptions = exported.counter("exporter_subscriptions_total", "Subscriptions made; all but the first are reconnects, or changes of the filters.")
 	breaks        = exported.counter("exporter_subscription_breaks_total", "Subscriptions that ended while more was wanted; with --source file: files that became shorter, vanished or were damaged before they were read.", "cause")
-	blind         = exported.counter("exporter_blind_seconds_total", "Time without a subscription after the first one; what happened in it nobody can count.")
+	blind         = exported.counter("exporter_blind_seconds_total", "Time without a subscription, since the previous run last counted or this one started; what happened in it nobody can count.")
 	overlap       = exported.counter("exporter_overlap_events_total", "Events that may have come twice, because a changed filter opened the new subscription before it closed the old.")
 	fallbacks     = exported.counter("exporter_grpc_fallbacks_total", "Times that the one gRPC client was given up for the other, for the rest of the process.")
 	upstreamLost  = exported.counter("exporter_upstream_lost_events_total", "Events that Tetragon itself lost, as its own metrics tell; listener_overflow_all_clients counts for all its clients, so it is an upper bound.", "stage")
@@ -174,7 +174,9 @@ func (e *Exporter) Collect(to chan<- prometheus.Metric) {
 
 // sendSubscription sends what became of the source.
 func sendSubscription(to sending, state *ExporterState) {
-	send(to, blind, float64(state.Account.BlindMS)/1000)
+	if n := state.Account.BlindMS; n != nil {
+		send(to, blind, float64(*n)/1000)
+	}
 	s := state.Subscription
 	if s == nil {
 		send(to, breaks, state.Account.SubscriptionBreaks, "file")

@@ -49,7 +49,8 @@ func fullExporter() ExporterState {
 	n := uint64(7)
 	state := ExporterState{QueueLimitBytes: 1 << 20, Subscription: &source.Stats{Connects: 4, Breaks: 3, Internal: 1, TooLarge: 1, Fallbacks: 1, Overlap: 7, Subscribed: true}}
 	a := &state.Account
-	a.Seen, a.Excluded, a.SubscriptionBreaks, a.BlindMS = 100, 3, 3, 1500
+	blind := uint64(1500)
+	a.Seen, a.Excluded, a.SubscriptionBreaks, a.BlindMS = 100, 3, 3, &blind
 	a.Dropped[ledger.QueueFullPolicy] = 5
 	a.Dropped[ledger.Killed] = 1 // none that is there from the start
 	a.Upstream = map[string]*uint64{"ring_buffer": &n, "bpf_missed": nil}

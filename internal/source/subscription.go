@@ -43,6 +43,10 @@ const (
 	internalSpacing = 100 * time.Millisecond
 )
 
+// listenTime is how long Tetragon takes at the most to put a client on its list: an
+// event that happens later is sent to it.
+const listenTime = time.Second
+
 // Config says where Tetragon is and what to ask of it.
 type Config struct {
 	// ServerAddress is unix:///path or host:port. Empty: Tetragon is looked for
@@ -116,7 +120,7 @@ type Stats struct {
 	Internal  uint64        // of these: with code Internal, as after invalid UTF-8
 	TooLarge  uint64        // of these: after a message over MaxReceiveBytes
 	Fallbacks uint64        // from the framer to grpc-go, for the rest of the process: 0 or 1
-	BlindTime time.Duration // between the end of one and the beginning of the next
+	BlindTime time.Duration // between the end of one and the beginning of the next; see Missed
 	Overlap   uint64        // events that may have come twice, when filters were changed
 	NotUTF8   uint64        // of Internal: because a text was not UTF-8
 
@@ -146,6 +150,7 @@ type Subscription struct {
 	connects, breaks, internal, tooLarge atomic.Uint64
 	blindNS                              atomic.Int64
 	blindSince                           atomic.Int64 // nanoseconds since start, plus 1; 0: not blind
+	askedAt                              atomic.Int64 // likewise, of a subscription that nothing came of yet; 0: there is none
 	start                                time.Time
 
 	lastCause string      // of failed attempts; Run's goroutine only
@@ -207,7 +212,7 @@ func New(config Config) (*Subscription, error) {
 func (s *Subscription) Stats() Stats {
 	blind := time.Duration(s.blindNS.Load())
 	if since := s.blindSince.Load(); since != 0 {
-		blind += time.Since(s.start) - time.Duration(since-1)
+		blind += s.sightBegins() - time.Duration(since-1)
 	}
 	stats := Stats{
 		Connects: s.connects.Load(), Breaks: s.breaks.Load(), Internal: s.internal.Load(),
@@ -223,6 +228,12 @@ func (s *Subscription) Stats() Stats {
 	defer s.mu.Unlock()
 	stats.Overlap, stats.Subscribed = s.overlap, s.current != nil
 	return stats
+}
+
+// Missed says that nothing was seen since so long before New: BlindTime begins there.
+// Call it before Run.
+func (s *Subscription) Missed(before time.Duration) {
+	s.blindSince.Store(min(1-int64(before), -1)) // 0 means not blind
 }
 
 // Run subscribes and hands on what comes, as it comes, until ctx ends or,
@@ -297,7 +308,7 @@ func (s *Subscription) once(ctx context.Context, take Take, opened *time.Time) e
 	defer s.unsetCurrent()
 	found := r.found
 	*opened = time.Now()
-	s.seeAgain()
+	s.askedAt.Store(int64(time.Since(s.start)) + 1)
 	s.connects.Add(1)
 	s.lastCause = ""
 	s.logSubscribed(&found)
@@ -315,6 +326,7 @@ func (s *Subscription) once(ctx context.Context, take Take, opened *time.Time) e
 			}
 			return err
 		}
+		s.seeAgain()
 		s.countOverlap(len(batch))
 		take(batch)
 	}
@@ -349,7 +361,11 @@ func (s *Subscription) broke(ctx context.Context, err error) {
 	if ctx.Err() != nil || !s.config.Reconnect {
 		return
 	}
-	s.blindSince.Store(int64(time.Since(s.start)) + 1)
+	if asked := s.askedAt.Load(); asked == 0 || s.blindSince.Load() == 0 || time.Since(s.start) >= time.Duration(asked-1)+listenTime {
+		s.seeAgain()
+		s.blindSince.Store(int64(time.Since(s.start)) + 1)
+	} // else it is not known to have begun to listen
+	s.askedAt.Store(0)
 	s.breaks.Add(1)
 	switch status.Code(err) {
 	case codes.Internal:
@@ -365,9 +381,26 @@ func (s *Subscription) broke(ctx context.Context, err error) {
 
 // seeAgain ends the time in which nothing was seen.
 func (s *Subscription) seeAgain() {
-	if since := s.blindSince.Swap(0); since != 0 {
-		s.blindNS.Add(int64(time.Since(s.start)) - (since - 1))
+	if s.askedAt.Load() == 0 && s.blindSince.Load() == 0 {
+		return // for most batches
 	}
+	end := s.sightBegins()
+	if since := s.blindSince.Swap(0); since != 0 {
+		s.blindNS.Add(int64(end) - (since - 1))
+	}
+	s.askedAt.Store(0)
+}
+
+// sightBegins is when what happens is seen again, since start: now, if there is no
+// subscription. A request for events is not answered before there is one, and
+// Tetragon may take a moment until it listens: the first event proves that it does,
+// and listenTime is held to be long enough.
+func (s *Subscription) sightBegins() time.Duration {
+	now := time.Since(s.start)
+	if asked := s.askedAt.Load(); asked != 0 {
+		return min(now, time.Duration(asked-1)+listenTime)
+	}
+	return now
 }
 
 // logFailure logs an attempt that failed, if it failed for another reason than
