@@ -39,6 +39,22 @@ func onThisHost(address string) bool {
 	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }
 
+// probe returns the error of connecting to an address on this host, which is tried every
+// second: all that a gRPC client does beside costs a hundred times as much.
+func (c *Config) probe(ctx context.Context, address string) error {
+	if c.Dial != nil || !onThisHost(address) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	network, target := split(address)
+	conn, err := new(net.Dialer).DialContext(ctx, network, target)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
 // wait returns nil when it is time for another attempt: after a pause, when there is a
 // session to follow, or when Tetragon's info file or a socket is another than before.
 func (s *Subscription) wait(ctx context.Context, pause time.Duration) error {

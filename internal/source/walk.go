@@ -47,6 +47,9 @@ func (s *Subscription) try(ctx context.Context, place candidate, want *asked) (_
 	if place.err != nil {
 		return nil, Tetragon{}, place.err
 	}
+	if err := s.config.probe(ctx, place.address); err != nil {
+		return nil, Tetragon{}, explain(place.address, err)
+	}
 	conn, err := s.config.connect(place.address)
 	if err != nil {
 		return nil, Tetragon{}, err
