@@ -112,6 +112,9 @@ func textOf(value []byte) []byte {
 	return value[1 : len(value)-1]
 }
 
+// undecodedName is the name of the field that holds a whole event in base64.
+var undecodedName = []byte(`,"_tetracast_undecoded"`)
+
 // appendValue appends the value at hand under the shape's name, as one field or
 // more.
 func (f *flattener) appendValue(dst []byte, field *shape, depth int) ([]byte, error) {
@@ -124,7 +127,11 @@ func (f *flattener) appendValue(dst []byte, field *shape, depth int) ([]byte, er
 		}
 		dst = append(dst, field.name...)
 		if f.maxField > 0 && s.pos-start-len(`""`) > f.maxField {
-			return append(append(append(dst, '"'), f.cutText(s.text[start+1:s.pos-1])...), '"'), nil
+			text := f.cutText(s.text[start+1 : s.pos-1])
+			if bytes.HasPrefix(field.name, undecodedName) {
+				text = text[:len(text)&^3] // what is left of base64 can be decoded
+			}
+			return append(append(append(dst, '"'), text...), '"'), nil
 		}
 		return append(dst, s.text[start:s.pos]...), nil
 	case c == '{' && depth < maxFlat && !field.isText:

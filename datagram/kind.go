@@ -19,7 +19,9 @@ func (m *rootMembers) note(key []byte, first byte) {
 		m.time = m.time || first == '"'
 	case "node_name":
 		m.node = m.node || first == '"'
-	case "aggregation_info", "cluster_name", "node_labels", "tetracast", "tetracast_truncated":
+	case "aggregation_info", "cluster_name", "node_labels", "tetracast", "tetracast_truncated", "tetracast_kind":
+	case "tetracast_undecoded": // in the place of a kind that the exporter's release did not know
+		m.kind = m.kind || first == '"'
 	default:
 		if isKind(key) && first == '{' {
 			m.kind = true

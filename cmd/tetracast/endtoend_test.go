@@ -303,7 +303,7 @@ func TestInheritedSocket(t *testing.T) {
 	}
 	defer func() { _ = early.Close() }()
 	for i := range 10 {
-		if _, err := fmt.Fprintf(early, `{"process_exec":{"process":{"pid":%d}}}`, i); err != nil {
+		if _, err := fmt.Fprintf(early, `{"process_exec":{"process":{"pid":%d}},"time":"2026-01-01T00:00:00Z"}`, i); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -96,7 +96,7 @@ func TestWarmStart(t *testing.T) {
 		t.Fatalf("the second announced %+v", warm)
 	}
 	want := *cold
-	want.PID, want.Timestamp = warm.PID, warm.Timestamp
+	want.PID, want.Timestamp, want.StartedAt = warm.PID, warm.Timestamp, warm.StartedAt
 	if a, b := line(t, *warm), line(t, want); a != b {
 		t.Errorf("announced %s\nwant      %s", a, b)
 	}

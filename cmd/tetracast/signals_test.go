@@ -226,7 +226,7 @@ func TestStandardOutputGone(t *testing.T) {
 		if i == events/2 {
 			collect.waitLog("The sink fails")
 		}
-		fmt.Fprintf(conn, "{\"process_exec\":{\"process\":{\"exec_id\":\"id-%d\"}}}\n", i)
+		fmt.Fprintf(conn, "{\"process_exec\":{\"process\":{\"exec_id\":\"id-%d\"}},\"time\":\"2026-01-01T00:00:00Z\"}\n", i)
 	}
 	received := func() ledger.Collector {
 		_ = collect.cmd.Process.Signal(syscall.SIGUSR1)

@@ -299,5 +299,5 @@ func TestSharedFile(t *testing.T) {
 	f(text.String(), "--udp-destination") // as far as that it is missing
 	f("exprt: {}\n", `did you mean "export"`)
 	f("colect: {}\n", "--udp-destination") // collect is to complain of it
-	f("fluffy: {}\n", "known: collect")
+	f("fluffy: {}\n", "known: export, collect")
 }

@@ -88,7 +88,7 @@ func sendTo(t *testing.T, address string, from, to, textBytes int) {
 	text := strings.Repeat("x", textBytes)
 	for i := from; i < to; i++ {
 		// A collector that was killed refuses, which is no matter here.
-		_, _ = fmt.Fprintf(conn, "{\"process_exec\":{\"process\":{\"exec_id\":\"%d\",\"arguments\":\"%s\"}}}\n", i, text)
+		_, _ = fmt.Fprintf(conn, "{\"process_exec\":{\"process\":{\"exec_id\":\"%d\",\"arguments\":\"%s\"}},\"time\":\"2026-01-01T00:00:00Z\"}\n", i, text)
 	}
 }
 

@@ -45,12 +45,13 @@ type streamKey struct {
 // stream is what came of one sender's stream to this collector.
 type stream struct {
 	key       streamKey
-	former    streamKey // the address it came from before, if that changed
-	table     *table    // the one it is in; nil: evicted, and its figures are in the totals
-	evictedTo *table    // where those are
-	host      *host     // nil: no agent_init came
-	record    uint64    // digest of the last agent_init's bytes
-	process   uint64    // as host.process, of this stream
+	former    streamKey     // the address it came from before, if that changed
+	table     *table        // the one it is in; nil: evicted, and its figures are in the totals
+	place     *list.Element // in it
+	evictedTo *table        // where those are
+	host      *host         // nil: no agent_init came
+	record    uint64        // digest of the last agent_init's bytes
+	process   uint64        // as host.process, of this stream
 
 	audit *ledger.Audit // nil: its events carry no numbers
 	net   ledger.Net    // where they do not
@@ -271,26 +272,32 @@ func (t *table) oldest() *stream {
 
 // put adds a stream that is in no table. The caller has made room.
 func (t *table) put(s *stream) {
-	s.table = t
-	t.byKey[s.key] = t.recent.PushFront(s)
+	s.table, s.place = t, t.recent.PushFront(s)
+	t.byKey[s.key] = s.place
 }
 
 // remove takes the stream out.
 func (t *table) remove(s *stream) {
-	t.recent.Remove(t.byKey[s.key])
-	delete(t.byKey, s.key)
-	delete(t.byKey, s.former)
-	s.table, s.former = nil, streamKey{}
+	t.recent.Remove(s.place)
+	t.forget(s.key, s)
+	t.forget(s.former, s)
+	s.table, s.place, s.former = nil, nil, streamKey{}
+}
+
+// forget forgets a key of a stream, unless another stream has it by now.
+func (t *table) forget(key streamKey, s *stream) {
+	if t.byKey[key] == s.place {
+		delete(t.byKey, key)
+	}
 }
 
 // move makes an address the one that the stream comes from. What comes from the one
 // before is still its.
 func (t *table) move(s *stream, to streamKey) {
-	e := t.byKey[s.key]
-	delete(t.byKey, s.former)
+	t.forget(s.former, s)
 	s.former, s.key = s.key, to
-	t.byKey[to] = e
-	t.recent.MoveToFront(e)
+	t.byKey[to] = s.place
+	t.recent.MoveToFront(s.place)
 }
 
 // all calls f for each stream, the one heard last first.
