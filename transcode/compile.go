@@ -2,6 +2,7 @@ package transcode
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -104,7 +105,7 @@ func (f *field) number() uint32 { return f.tag >> 3 }
 // message is one message type.
 type message struct {
 	shape    shape
-	number   uint16   // of the type
+	number   uint32   // of the type
 	site     uint16   // number for the memo of the fields beside processes, 0: not made of pieces
 	fields   []field  // fields[0] stands for every unknown field
 	byNumber []*field // for the numbers below its length
@@ -138,7 +139,7 @@ type compiler struct {
 // site returns the number of a place. Fields of one name and type are one place,
 // for the process that an event of one kind brings is found by those of another.
 func (c *compiler) site(name string) uint16 {
-	if c.sites[name] == 0 {
+	if c.sites[name] == 0 && len(c.sites) < math.MaxUint16 { // beyond, pieces are not looked up
 		c.sites[name] = uint16(len(c.sites) + 1)
 	}
 	return c.sites[name]
@@ -148,7 +149,7 @@ func (c *compiler) message(md protoreflect.MessageDescriptor) *message {
 	if m := c.messages[md.FullName()]; m != nil {
 		return m
 	}
-	m := &message{shape: shapeOf(md), number: uint16(len(c.messages))}
+	m := &message{shape: shapeOf(md), number: uint32(len(c.messages))}
 	c.messages[md.FullName()] = m // before its fields, for types may be recursive
 	if m.shape == shapeUnsupported {
 		return m

@@ -36,10 +36,23 @@ type memo struct {
 type slot struct {
 	hash              uint64
 	at                uint64 // head when it was written
-	json              uint32 // length in the store, behind the wire bytes; 0: empty
+	owner             owner
+	json              uint16 // length in the store, behind the wire bytes; 0: empty
 	wire              uint16 // length in the store
-	owner             uint16 // number of the message type, for it says how bytes are read
 	repaired, unknown uint32 // as in Info
+}
+
+// owner says how the bytes of a piece are read: as which type of message, and
+// whether they are the message or a run of its fields. The two are the same bytes
+// where a message holds nothing but such a run, and their JSON differs by braces.
+type owner uint32
+
+func ownerOf(m *message, run bool) owner {
+	o := owner(m.number) << 1
+	if run {
+		o |= 1
+	}
+	return o
 }
 
 // site is what the memo knows about one place that pieces come from.
@@ -61,7 +74,7 @@ const (
 	// slotBytes is how much memory of the store there is for each slot.
 	slotBytes = 512
 	// memoBlock is what the store grows by: one of the sizes that the allocator
-	// hands out without a lock. No piece crosses its end.
+	// hands out without a lock. No piece crosses its end, so a length fits 16 bits.
 	memoBlock = 24 << 10
 
 	// hashHead and hashTail are how much of the two ends of a long piece is hashed.
@@ -131,11 +144,11 @@ func (c *memo) hash(wire []byte) uint64 {
 }
 
 // find returns the JSON of the piece and its slot, or nil.
-func (c *memo) find(owner uint16, hash uint64, wire []byte) ([]byte, uint32) {
+func (c *memo) find(o owner, hash uint64, wire []byte) ([]byte, uint32) {
 	pair := uint32(hash) & uint32(len(c.slots)-1) &^ 1
 	for i := pair; i < pair+2; i++ {
 		if c.slots[i].hash == hash {
-			if json := c.json(&c.slots[i], owner, wire); json != nil {
+			if json := c.json(&c.slots[i], o, wire); json != nil {
 				return json, i
 			}
 		}
@@ -144,8 +157,8 @@ func (c *memo) find(owner uint16, hash uint64, wire []byte) ([]byte, uint32) {
 }
 
 // json returns the JSON that belongs to a slot if that holds the piece, or nil.
-func (c *memo) json(s *slot, owner uint16, wire []byte) []byte {
-	if int(s.wire) != len(wire) || s.owner != owner || s.json == 0 || c.head-s.at > uint64(c.ring-1)*memoBlock {
+func (c *memo) json(s *slot, o owner, wire []byte) []byte {
+	if int(s.wire) != len(wire) || s.owner != o || s.json == 0 || c.head-s.at > uint64(c.ring-1)*memoBlock {
 		return nil
 	}
 	block, at := c.place(s.at)
@@ -169,11 +182,11 @@ func (t *Transcoder) piece(m *message, number uint16, wire []byte, n int, run bo
 		return t.unmemoized(m, wire, n, run)
 	}
 	c.stats.Looks++
-	i := site.last
-	json, hash := c.json(&c.slots[i], m.number, wire), uint64(0)
+	i, o := site.last, ownerOf(m, run)
+	json, hash := c.json(&c.slots[i], o, wire), uint64(0)
 	if json == nil {
 		hash = c.hash(wire)
-		json, i = c.find(m.number, hash, wire)
+		json, i = c.find(o, hash, wire)
 	}
 	if json != nil {
 		site.last = i
@@ -192,7 +205,7 @@ func (t *Transcoder) piece(m *message, number uint16, wire []byte, n int, run bo
 	end := t.unmemoized(m, wire, n, run)
 	if end >= 0 {
 		c.store(slot{
-			owner:    m.number,
+			owner:    o,
 			hash:     hash,
 			repaired: uint32(t.info.Repaired - before.Repaired),
 			unknown:  uint32(t.info.Unknown - before.Unknown),
@@ -223,7 +236,7 @@ func (c *memo) store(s slot, wire, json []byte) {
 	}
 	b := c.blocks[block][at:]
 	copy(b[copy(b, wire):], json)
-	s.at, s.wire, s.json = c.head, uint16(len(wire)), uint32(len(json))
+	s.at, s.wire, s.json = c.head, uint16(len(wire)), uint16(len(json))
 	c.head += uint64(size)
 	if c.used++; c.used > len(c.slots)/2 && len(c.slots) < c.most {
 		c.rehash()
