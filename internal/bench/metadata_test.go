@@ -126,7 +126,7 @@ func TestWays(t *testing.T) {
 		}
 		delete(event, "@timestamp")
 		delete(event, "started_at") // only the record has it
-		delete(event, "hostname") // NODE_NAME may name the node for the record
+		delete(event, "hostname")   // NODE_NAME may name the node for the record
 		if first == nil {
 			first = event
 		} else if !maps.Equal(first, event) {
