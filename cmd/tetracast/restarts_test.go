@@ -146,13 +146,12 @@ func numberOf(event *tetragon.GetEventsResponse) int {
 // relayed is what a relay that reads frames by itself saw of a stream.
 type relayed struct {
 	stream  string
-	numbers ledger.Ranges  // of events that were sent
-	passed  ledger.Ranges  // of those that were passed on
-	first   int            // event of the lowest number
-	at      uint64         // that number
-	wrong   int            // events that are not as far from first as their numbers say
-	order   int            // among the streams, by the first frame
-	part    map[uint64]int // fragments' numbers
+	numbers ledger.Ranges // of events that were sent
+	passed  ledger.Ranges // of those that were passed on
+	first   int           // event of the lowest number
+	at      uint64        // that number
+	wrong   int           // events that are not as far from first as their numbers say
+	order   int           // among the streams, by the first frame
 }
 
 // relay passes datagrams on, drops a share of them, and counts the events in them.

@@ -150,7 +150,7 @@ func sectionsOf(text []byte, command string) (*yaml.Node, error) {
 	if root := document.Content[0]; root.Kind == yaml.MappingNode {
 		return root, nil
 	}
-	return nil, fmt.Errorf("line %d: want sections, such as export:", document.Content[0].Line)
+	return nil, fmt.Errorf("line %d: want sections, such as \"export: {}\"", document.Content[0].Line)
 }
 
 // ownLines blanks all lines but those of a command's section: from its name at the
@@ -244,15 +244,6 @@ func flagNames(flags *pflag.FlagSet) []string {
 	var names []string
 	flags.VisitAll(func(flag *pflag.Flag) { names = append(names, flag.Name) })
 	return names
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // didYouMean returns a hint that names the candidate nearest to name, or all of

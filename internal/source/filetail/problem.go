@@ -102,7 +102,7 @@ type report struct {
 
 // tell finds out whether all can be read, and says what is news.
 func (t *Tail) tell(names []string, now time.Time) {
-	problem, open := t.problem(names)
+	open, problem := t.problem(names)
 	t.count(func(s *Stats) { s.Problem, s.Files = problem, open })
 	r := &t.report
 	if problem == nil {
@@ -130,8 +130,8 @@ func (t *Tail) tell(names []string, now time.Time) {
 	t.config.Logger.Warn("Nothing comes from a file that cannot be read", "error", problem, "hint", Advice(problem))
 }
 
-// problem returns why something cannot be read, and how many files are open.
-func (t *Tail) problem(names []string) (problem error, open int) {
+// problem returns how many files are open, and why something cannot be read.
+func (t *Tail) problem(names []string) (open int, problem error) {
 	for _, l := range t.order {
 		if problem == nil {
 			problem = l.err
@@ -147,5 +147,5 @@ func (t *Tail) problem(names []string) (problem error, open int) {
 	if problem == nil && open == 0 {
 		_, problem = Check(names)
 	}
-	return problem, open
+	return open, problem
 }
