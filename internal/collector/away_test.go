@@ -162,3 +162,21 @@ func TestReportOfAKill(t *testing.T) {
 		t.Errorf("received %d, missing %d, sender %v, dropped %v", s.Received, *s.Missing, s.Sender, s.SenderDropped)
 	}
 }
+
+// TestStreamZero: the id 0 is one like any other, also when others make room.
+func TestStreamZero(t *testing.T) {
+	a := newAgents(2, 1, 2)
+	now := time.Unix(1, 0)
+	for _, id := range []uint64{5, 0, 6, 7} {
+		for range probationFrames {
+			a.consistent(a.numberedStream(datagram.StreamName{ID: id}, false, now), now)
+		}
+		now = now.Add(2 * quietTime)
+	}
+	for range 2 {
+		a.numberedStream(datagram.StreamName{}, true, now)
+	}
+	if n := len(a.frames.byKey); n != a.frames.recent.Len() || n > 2 {
+		t.Errorf("%d streams by name, %d in the list", n, a.frames.recent.Len())
+	}
+}
