@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -168,6 +169,11 @@ func TestSignalsDuringTheEnd(t *testing.T) {
 // TestHangUp: without a terminal the commands that read nothing anew end, and under
 // nohup they do not.
 func TestHangUp(t *testing.T) {
+	if signal.Ignored(syscall.SIGHUP) { // the test runs under nohup itself: what it starts would ignore it, too
+		ours := make(chan os.Signal, 1)
+		signal.Notify(ours, syscall.SIGHUP)
+		defer signal.Ignore(syscall.SIGHUP)
+	}
 	socket := filepath.Join(t.TempDir(), "tetragon.sock")
 	server := run(t, "replay", "--loop", "--server-address", "unix://"+socket)
 	server.waitLog("Serving")
