@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,10 +39,10 @@ type world struct {
 	tail            *Tail
 	stop            context.CancelFunc
 	ended           chan struct{}
-	room            bool
-	handed          []string // by this run
-	settled         uint64   // of handed
-	stuck           bool     // nothing reaches its end
+	room            atomic.Bool
+	handed          []string    // by this run
+	settled         uint64      // of handed
+	stuck           atomic.Bool // nothing reaches its end
 	got             map[string]int
 	missing, breaks uint64
 	ops             []string
@@ -50,7 +51,7 @@ type world struct {
 func (w *world) note(format string, args ...any) {
 	w.ops = append(w.ops, fmt.Sprintf(format, args...))
 	if os.Getenv("TETRACAST_WORLDS_LOG") != "" {
-		w.t.Logf("%s; lines %d, rotations %v, on %q, handed %d, settled %d, room %v, stuck %v", w.ops[len(w.ops)-1], w.n, w.rotations, w.on, len(w.handed), w.settled, w.room, w.stuck)
+		w.t.Logf("%s; lines %d, rotations %v, on %q, handed %d, settled %d, room %v, stuck %v", w.ops[len(w.ops)-1], w.n, w.rotations, w.on, len(w.handed), w.settled, w.room.Load(), w.stuck.Load())
 		for _, l := range w.tail.order {
 			for _, f := range l.files {
 				w.t.Logf("  %s %v at %d settle %d done %v closed %v live %v open %v", f.path, f.id, f.at.offset, f.settle.offset, f.done, f.closed, f.live, f.isOpen())
@@ -75,13 +76,13 @@ func (w *world) start() {
 		Logger: logger,
 		Names:  names(w.path), Checkpoint: filepath.Join(w.folder, "state", "position"),
 		Room: func() int {
-			if w.room {
+			if w.room.Load() {
 				return 4096
 			}
 			return 0
 		},
 		Progress: func() (uint64, uint64) {
-			if !w.stuck {
+			if !w.stuck.Load() {
 				w.settled = uint64(len(w.handed))
 			}
 			return uint64(len(w.handed)), w.settled
@@ -109,10 +110,10 @@ func (w *world) end(clean bool) {
 	<-w.ended
 	if clean {
 		w.settled = uint64(len(w.handed))
-		stuck := w.stuck
-		w.stuck = false
+		stuck := w.stuck.Load()
+		w.stuck.Store(false)
 		w.check(w.tail.Save(true))
-		w.stuck = stuck
+		w.stuck.Store(stuck)
 	}
 	for _, line := range w.handed[:w.settled] {
 		w.got[line]++
@@ -269,16 +270,17 @@ func (w *world) step(op, arg byte) {
 		w.end(true)
 		w.start()
 	case 12:
-		w.room = !w.room
+		w.room.Store(!w.room.Load())
 	case 13:
-		w.stuck = !w.stuck
+		w.stuck.Store(!w.stuck.Load())
 	}
 	synctest.Wait()
 }
 
 // verdict waits until all has come, and holds what came against what was written.
 func (w *world) verdict() {
-	w.room, w.stuck = true, false
+	w.room.Store(true)
+	w.stuck.Store(false)
 	w.finish()
 	w.reopen()
 	w.lines(1)
@@ -310,7 +312,8 @@ func (w *world) verdict() {
 func play(t *testing.T, ops []byte) {
 	folder := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, folder: folder, path: filepath.Join(folder, "tetragon.log"), room: true, text: map[string]string{}, deleted: map[string]bool{}, got: map[string]int{}}
+		w := &world{t: t, folder: folder, path: filepath.Join(folder, "tetragon.log"), text: map[string]string{}, deleted: map[string]bool{}, got: map[string]int{}}
+		w.room.Store(true)
 		w.check(os.Mkdir(filepath.Join(folder, "state"), 0o700))
 		w.start()
 		w.reopen()
